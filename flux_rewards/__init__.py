@@ -1,0 +1,191 @@
+"""Composable reward functions for reinforcement learning of language, image and video models.
+
+Importing this costs nothing: each public name is loaded on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flux_rewards.base import Combinator as Combinator, RewardFunction as RewardFunction
+    from flux_rewards.composite import CompositeReward as CompositeReward, Gate as Gate, Product as Product
+    from flux_rewards.config import (
+        LoadedRewards as LoadedRewards,
+        load_rewards as load_rewards,
+        to_config as to_config,
+    )
+    from flux_rewards.data import (
+        RewardBatch as RewardBatch,
+        RewardOutput as RewardOutput,
+        Sample as Sample,
+        Trajectory as Trajectory,
+    )
+    from flux_rewards.errors import (
+        ComputeError as ComputeError,
+        ConfigError as ConfigError,
+        ContractError as ContractError,
+        FluxRewardsError as FluxRewardsError,
+        InputError as InputError,
+        JudgeError as JudgeError,
+        MissingDependencyError as MissingDependencyError,
+        RemoteError as RemoteError,
+        UnknownRewardError as UnknownRewardError,
+        WeightsError as WeightsError,
+    )
+    from flux_rewards.executor import Executor as Executor, Pending as Pending
+    from flux_rewards.groups import (
+        BestOfGroup as BestOfGroup,
+        GroupCenter as GroupCenter,
+        GroupNormalize as GroupNormalize,
+        GroupRank as GroupRank,
+        LeaveOneOut as LeaveOneOut,
+    )
+    from flux_rewards.registry import (
+        list_rewards as list_rewards,
+        register_reward as register_reward,
+        register_reward_model as register_reward_model,
+        resolve_reward as resolve_reward,
+    )
+    from flux_rewards.rewards.function import FunctionReward as FunctionReward
+    from flux_rewards.rewards.text.exact import ExactMatch as ExactMatch
+    from flux_rewards.rewards.text.format import FormatReward as FormatReward
+    from flux_rewards.rewards.text.keyword import KeywordReward as KeywordReward
+    from flux_rewards.rewards.text.length import LengthReward as LengthReward
+    from flux_rewards.rewards.text.numeric import NumericAnswerReward as NumericAnswerReward
+    from flux_rewards.rewards.text.regex import RegexReward as RegexReward
+    from flux_rewards.rewards.text.repetition import RepetitionPenalty as RepetitionPenalty
+    from flux_rewards.rewards.tokens.keyword import TokenKeywordReward as TokenKeywordReward
+    from flux_rewards.transforms import (
+        Clip as Clip,
+        Map as Map,
+        Normalize as Normalize,
+        Scale as Scale,
+        Threshold as Threshold,
+    )
+    from flux_rewards.wrappers import Batched as Batched, MaskErrors as MaskErrors
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Combinator": "flux_rewards.base",
+    "RewardFunction": "flux_rewards.base",
+    "CompositeReward": "flux_rewards.composite",
+    "Gate": "flux_rewards.composite",
+    "Product": "flux_rewards.composite",
+    "LoadedRewards": "flux_rewards.config",
+    "load_rewards": "flux_rewards.config",
+    "to_config": "flux_rewards.config",
+    "RewardBatch": "flux_rewards.data",
+    "RewardOutput": "flux_rewards.data",
+    "Sample": "flux_rewards.data",
+    "Trajectory": "flux_rewards.data",
+    "ComputeError": "flux_rewards.errors",
+    "ConfigError": "flux_rewards.errors",
+    "ContractError": "flux_rewards.errors",
+    "FluxRewardsError": "flux_rewards.errors",
+    "InputError": "flux_rewards.errors",
+    "JudgeError": "flux_rewards.errors",
+    "MissingDependencyError": "flux_rewards.errors",
+    "RemoteError": "flux_rewards.errors",
+    "UnknownRewardError": "flux_rewards.errors",
+    "WeightsError": "flux_rewards.errors",
+    "Executor": "flux_rewards.executor",
+    "Pending": "flux_rewards.executor",
+    "BestOfGroup": "flux_rewards.groups",
+    "GroupCenter": "flux_rewards.groups",
+    "GroupNormalize": "flux_rewards.groups",
+    "GroupRank": "flux_rewards.groups",
+    "LeaveOneOut": "flux_rewards.groups",
+    "list_rewards": "flux_rewards.registry",
+    "register_reward": "flux_rewards.registry",
+    "register_reward_model": "flux_rewards.registry",
+    "resolve_reward": "flux_rewards.registry",
+    "FunctionReward": "flux_rewards.rewards.function",
+    "ExactMatch": "flux_rewards.rewards.text.exact",
+    "FormatReward": "flux_rewards.rewards.text.format",
+    "KeywordReward": "flux_rewards.rewards.text.keyword",
+    "LengthReward": "flux_rewards.rewards.text.length",
+    "NumericAnswerReward": "flux_rewards.rewards.text.numeric",
+    "RegexReward": "flux_rewards.rewards.text.regex",
+    "RepetitionPenalty": "flux_rewards.rewards.text.repetition",
+    "TokenKeywordReward": "flux_rewards.rewards.tokens.keyword",
+    "Clip": "flux_rewards.transforms",
+    "Map": "flux_rewards.transforms",
+    "Normalize": "flux_rewards.transforms",
+    "Scale": "flux_rewards.transforms",
+    "Threshold": "flux_rewards.transforms",
+    "Batched": "flux_rewards.wrappers",
+    "MaskErrors": "flux_rewards.wrappers",
+}
+
+__all__ = [
+    "Batched",
+    "BestOfGroup",
+    "Clip",
+    "Combinator",
+    "CompositeReward",
+    "ComputeError",
+    "ConfigError",
+    "ContractError",
+    "ExactMatch",
+    "Executor",
+    "FluxRewardsError",
+    "FormatReward",
+    "FunctionReward",
+    "Gate",
+    "GroupCenter",
+    "GroupNormalize",
+    "GroupRank",
+    "InputError",
+    "JudgeError",
+    "KeywordReward",
+    "LeaveOneOut",
+    "LengthReward",
+    "LoadedRewards",
+    "Map",
+    "MaskErrors",
+    "MissingDependencyError",
+    "Normalize",
+    "NumericAnswerReward",
+    "Pending",
+    "Product",
+    "RegexReward",
+    "RemoteError",
+    "RepetitionPenalty",
+    "RewardBatch",
+    "RewardFunction",
+    "RewardOutput",
+    "Sample",
+    "Scale",
+    "Threshold",
+    "TokenKeywordReward",
+    "Trajectory",
+    "UnknownRewardError",
+    "WeightsError",
+    "__version__",
+    "list_rewards",
+    "load_rewards",
+    "register_reward",
+    "register_reward_model",
+    "resolve_reward",
+    "to_config",
+]
+
+# A library logs and leaves it to the application to say where to.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value  # found directly from now on
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,355 @@
+"""What a reward is: `RewardFunction`, which scores samples, and `Combinator`, which folds other rewards."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
+
+import numpy as np
+
+from flux_rewards.contract import SETUP_ERRORS, locate, read_rows, reason
+from flux_rewards.data import FIELDS, MEDIA_FIELDS, RewardBatch, RewardOutput, Sample
+from flux_rewards.errors import ContractError, InputError, brief
+from flux_rewards.executor import default_executor
+from flux_rewards.parameters import Parametrised
+from flux_rewards.validation import interval, number, whole_number
+from flux_rewards.views import Reading, has_media, view_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Combinator", "RewardFunction", "RewardOptions"]
+
+
+class RewardOptions(TypedDict, total=False):
+    """Keyword arguments that every reward of the library takes beside its own; see `RewardFunction`."""
+
+    name: str
+    batch_size: int | None
+    num_workers: int
+    async_reward: bool
+    scale: float
+    clip: float | tuple[float, float] | None
+
+
+class RewardFunction(Parametrised):
+    """Scores samples. Override ONE of `compute_reward` (one sample) and `compute_rewards` (many at once).
+
+    Call it with samples, or with columns: ``reward(samples)``, ``reward(prompt=[...], image=[...])``. Either way
+    the answer is a `RewardBatch`. A failure raises, with the reward's name and the sample's index.
+
+    A constructor stores its arguments and does nothing else; weights and clients are made on the first call. A
+    subclass need not call ``super().__init__()``.
+
+    Attributes:
+        required_fields: `Sample` fields that it reads; a missing one is an `InputError`.
+        scope: ``"sample"``, or ``"group"`` to receive one whole group at a time, whatever the batch size.
+        batch_size: Samples a call; None for all.
+        num_workers: Calls in flight at once, over all threads and batches: 1 for a model on one GPU, many for an API.
+        async_reward: Whether a buffer may compute it beside the trainer; None lets the buffer decide.
+        use_tensor_inputs: Media arrive as float tensors in [0, 1] instead of PIL images.
+        differentiable: Offers ``forward(pixels, prompts)`` with a gradient to the pixels.
+        bounds: (low, high) that its value never leaves, or None.
+        higher_is_better: Whether more is better.
+
+    Args:
+        name: What it is called in parts, messages and logs; the class's name by default.
+        batch_size: As the attribute.
+        num_workers: As the attribute.
+        async_reward: As the attribute.
+        scale: The value is multiplied by this, wherever the reward stands. Token rewards too.
+        clip: Then cut to (low, high), or to (-clip, clip) for one number. Token rewards too, one by one.
+
+    Raises:
+        ContractError: The class overrides neither or both methods, or one is a coroutine function.
+
+    >>> class Brevity(RewardFunction):
+    ...     required_fields = ("response",)
+    ...     def compute_reward(self, sample):
+    ...         return 1.0 - min(len(sample.response) / 100, 1.0)
+    >>> Brevity()(response=["short", "x" * 50]).rewards
+    array([0.95, 0.5 ])
+    """
+
+    required_fields: Sequence[str] = ()
+    scope: str = "sample"
+    batch_size: int | None = None
+    num_workers: int = 1
+    async_reward: bool | None = None
+    use_tensor_inputs: bool = False
+    differentiable: bool = False
+    bounds: tuple[float, float] | None = None
+    higher_is_better: bool = True
+
+    example_config: ClassVar[Mapping[str, Any]] = {}
+    """Parameters, as a configuration writes them, that make a working instance: for help pages and checks."""
+
+    settings = ("name", "batch_size", "num_workers", "async_reward")
+    name: str = "RewardFunction"
+    children: Sequence[RewardFunction] = ()
+    masks_failures: bool = False
+    leaf_batch_size: int | None = None
+    _by_sample: ClassVar[bool] = True
+
+    def __init_subclass__(cls, *, abstract: bool = False, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" not in vars(cls):
+            cls.name = cls.__name__
+        own = [method for method in ("compute_reward", "compute_rewards") if method in vars(cls)]
+        for method in own:
+            if inspect.iscoroutinefunction(vars(cls)[method]):
+                raise ContractError(
+                    f"{cls.__name__}.{method} is a coroutine function; write a plain one, and set num_workers for "
+                    "several calls in flight"
+                )
+        if len(own) == 2:
+            raise ContractError(
+                f"{cls.__name__} overrides both compute_reward and compute_rewards; keep one, or two truths may differ"
+            )
+        if own:
+            cls._by_sample = own == ["compute_reward"]
+        elif not abstract and cls.compute_reward is _BASE_REWARD and cls.compute_rewards is _BASE_REWARDS:
+            raise ContractError(
+                f"{cls.__name__} must override compute_reward(self, sample) or compute_rewards(self, samples); "
+                f"for a base class of your own write class {cls.__name__}(..., abstract=True)"
+            )
+        declared = vars(cls).get("required_fields", ())
+        if isinstance(declared, property):
+            return
+        if isinstance(declared, str) or any(field not in FIELDS for field in declared):
+            raise ContractError(
+                f"{cls.__name__}.required_fields must be a tuple of Sample fields, found {declared!r}; "
+                f"the fields are {', '.join(FIELDS)}"
+            )
+
+    def __init__(
+        self,
+        *,
+        name: str | None = None,
+        batch_size: int | None = None,
+        num_workers: int | None = None,
+        async_reward: bool | None = None,
+        scale: float = 1.0,
+        clip: float | tuple[float, float] | None = None,
+    ) -> None:
+        given = {
+            "name": name,
+            "batch_size": batch_size,
+            "num_workers": num_workers,
+            "async_reward": async_reward,
+        }
+        for option, value in given.items():
+            if value is not None:
+                setattr(self, option, value)
+        for option in ("batch_size", "num_workers"):
+            if given[option] is not None:
+                whole_number(given[option], option, self.name, low=1)
+        self._scale = number(scale, "scale", self.name)
+        if isinstance(clip, (int, float)):
+            clip = (-clip, clip)
+        self._clip = None if clip is None else interval(clip, "clip", self.name)
+        if self.bounds is not None and (self._scale != 1.0 or self._clip is not None):
+            low, high = sorted(float(self._rescale(np.array(bound))) for bound in self.bounds)
+            self.bounds = (low, high)
+        elif self._clip is not None:
+            self.bounds = self._clip
+        if self._scale < 0:
+            self.higher_is_better = not self.higher_is_better
+
+    # What an author writes
+
+    def compute_reward(self, sample: Sample) -> float | RewardOutput | None:
+        """Score one sample: a number, a `RewardOutput`, or None where the reward does not apply."""
+        row: RewardOutput = read_rows(self.compute_rewards([sample]), [sample], reward=self.name, indices=[0]).batch[0]
+        return row
+
+    def compute_rewards(self, samples: Sequence[Sample]) -> Any:
+        """Score many samples: a list of rows, an array or tensor (N,), or a `RewardBatch`.
+
+        A row is a number, a `RewardOutput`, None (does not apply) or an exception (failed).
+        """
+        return [self._attempt(sample) for sample in samples]
+
+    # What a caller uses
+
+    def __call__(self, samples: Sequence[Sample] | None = None, **columns: Any) -> RewardBatch:
+        """Score samples, or columns of equal length (see `Sample.from_columns`).
+
+        Returns:
+            One row a sample, in order.
+
+        Raises:
+            InputError: A sample lacks a required field, or holds a value that cannot be read.
+            ComputeError: A sample could not be scored.
+            ContractError: The reward returned something else than one row a sample.
+        """
+        if samples is None:
+            samples = Sample.from_columns(**columns)
+        elif columns:
+            raise InputError("pass either samples or columns, not both", reward=self.name)
+        return default_executor().run(self, samples)
+
+    # What the executor uses
+
+    @property
+    def chunk_size(self) -> int | None:
+        """Samples a call: one where several workers share a reward that scores sample by sample."""
+        if self.batch_size is None and self._by_sample and self.num_workers > 1:
+            return 1
+        return self.batch_size
+
+    def check_samples(self, samples: Sequence[Sample]) -> None:
+        """Raise an `InputError` unless every sample has the required fields."""
+        if isinstance(samples, (str, bytes, Mapping, Sample)) or not isinstance(samples, Sequence):
+            raise InputError(f"expected a list of Sample, found {brief(samples)}", reward=self.name)
+        for index, sample in enumerate(samples):
+            if not isinstance(sample, Sample):
+                raise InputError(
+                    f"expected a Sample, found {brief(sample)}; write Sample(prompt=..., response=...)",
+                    reward=self.name,
+                    index=index,
+                )
+        for field in self.required_fields:
+            for index, sample in enumerate(samples):
+                if getattr(sample, field) is None:
+                    raise InputError(
+                        "the reward needs this field, and the sample has none",
+                        reward=self.name,
+                        field=field,
+                        index=index,
+                    )
+
+    def score_chunk(self, samples: Sequence[Sample], indices: Sequence[int], *, masked: bool) -> RewardBatch:
+        """The one boundary between an author's code and the library.
+
+        Args:
+            samples: A part of the caller's samples.
+            indices: Their positions in the caller's batch.
+            masked: Record failures in `RewardBatch.errors` instead of raising the first.
+        """
+        views, unread = self._decode(samples, indices)
+        if unread and not masked:
+            raise next(iter(unread.values()))
+        # A sample that cannot be read must not take its neighbours along.
+        rows = [row for row in range(len(views)) if row not in unread] if unread else range(len(views))
+        views = [views[row] for row in rows] if unread else views
+        positions = [indices[row] for row in rows] if unread else indices
+        returned = self._rows(views, stop_at_failure=not masked)
+        batch, failures = read_rows(returned, views, reward=self.name, indices=positions)
+        for row, failure in failures.items():
+            if not masked or isinstance(failure, SETUP_ERRORS):
+                alone = not isinstance(returned, _WholeChunkFailed) or len(views) == 1
+                raise locate(failure, reward=self.name, index=positions[row] if alone else None)
+        if unread:
+            batch = RewardBatch.scatter(len(samples), [(rows, batch)])
+            batch.errors.update((row, reason(failure)) for row, failure in unread.items())
+        return self._own_scale(batch)
+
+    def combine(self, batches: Sequence[RewardBatch], samples: Sequence[Sample]) -> RewardBatch:  # noqa: ARG002
+        """A leaf has no children to combine."""
+        raise ContractError("is a leaf: it computes, it does not combine", reward=self.name)
+
+    def _attempt(self, sample: Sample) -> Any:
+        try:
+            return self.compute_reward(sample)
+        except Exception as error:  # noqa: BLE001  # a failed row; the boundary raises or records it
+            return error
+
+    def _rows(self, samples: Sequence[Sample], *, stop_at_failure: bool) -> Any:
+        if not self._by_sample:
+            try:
+                return self.compute_rewards(samples)
+            except Exception as error:  # noqa: BLE001  # every row of the call failed
+                return _WholeChunkFailed([error] * len(samples))
+        rows: list[Any] = []
+        for sample in samples:
+            rows.append(self._attempt(sample))
+            if stop_at_failure and isinstance(rows[-1], Exception):
+                return rows + [None] * (len(samples) - len(rows))
+        return rows
+
+    def _decode(
+        self, samples: Sequence[Sample], indices: Sequence[int]
+    ) -> tuple[Sequence[Sample], dict[int, InputError]]:
+        """Views with media as the author asked for them; those required are decoded here, one by one."""
+        if not any(has_media(sample) for sample in samples):
+            return samples, {}
+        needed = [field for field in self.required_fields if field in MEDIA_FIELDS]
+        views: list[Sample] = []
+        unread: dict[int, InputError] = {}
+        for row, sample in enumerate(samples):
+            view = view_of(sample, Reading(self.use_tensor_inputs, self.name, indices[row]))
+            views.append(view)
+            try:
+                for field in needed:
+                    getattr(view, field)
+            except InputError as error:
+                unread[row] = error
+        return views, unread
+
+    def _own_scale(self, batch: RewardBatch) -> RewardBatch:
+        scale, clip = vars(self).get("_scale", 1.0), vars(self).get("_clip")
+        if scale == 1.0 and clip is None:
+            return batch
+        tokens = batch.token_rewards
+        return RewardBatch(
+            self._rescale(batch.rewards),
+            None if tokens is None else [None if one is None else self._rescale(one) for one in tokens],
+            batch.metadata,
+            batch.errors,
+            batch.parts,
+        )
+
+    def _rescale(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        scaled = values * self._scale
+        return scaled if self._clip is None else np.clip(scaled, *self._clip)
+
+
+_BASE_REWARD = RewardFunction.compute_reward
+_BASE_REWARDS = RewardFunction.compute_rewards
+
+
+class _WholeChunkFailed(list[Exception]):
+    """One exception for every row of a call: no single sample is to blame."""
+
+
+class Combinator(RewardFunction, abstract=True):
+    """A reward that is a pure fold of its children's results. It never computes.
+
+    A subclass stores its arguments and its `children`, and overrides `combine`. Every child's result arrives for
+    all samples, in order; failures arrive as `RewardBatch.errors` and must be carried up.
+
+    Does not choose where its children run: that is the executor's part, and the same child twice runs once.
+
+    >>> from flux_rewards import FunctionReward, RewardBatch, Sample
+    >>> class Best(Combinator):
+    ...     def __init__(self, first, second):
+    ...         self.children = (first, second)
+    ...     def combine(self, batches, samples):
+    ...         return RewardBatch(np.fmax(batches[0].rewards, batches[1].rewards))
+    >>> Best(FunctionReward(lambda s: 1.0), FunctionReward(lambda s: 2.0))([Sample()]).rewards
+    array([2.])
+    """
+
+    group_wise: ClassVar[bool] = False
+    """Whether `combine` compares the samples of a group."""
+
+    def __init_subclass__(cls, *, abstract: bool = False, **kwargs: Any) -> None:
+        super().__init_subclass__(abstract=True, **kwargs)
+        if not abstract and cls.combine is RewardFunction.combine:
+            raise ContractError(f"{cls.__name__} must override combine(self, batches, samples)")
+
+    @property
+    def required_fields(self) -> Sequence[str]:  # type: ignore[override]  # not an author's choice here
+        """The fields that any leaf below reads."""
+        return tuple(dict.fromkeys(field for child in self.children for field in child.required_fields))
+
+    @property
+    def scope(self) -> str:  # type: ignore[override]
+        """``"group"`` where anything in the tree compares the samples of a group."""
+        return "group" if self.group_wise or any(child.scope == "group" for child in self.children) else "sample"
+
+    def compute_rewards(self, samples: Sequence[Sample]) -> RewardBatch:
+        """The same as calling it."""
+        return self(samples)

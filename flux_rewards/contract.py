@@ -1,0 +1,189 @@
+"""What an author may return, read into a `RewardBatch`; nothing is guessed and nothing becomes a number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from flux_rewards.data import RewardBatch, RewardOutput, Sample
+from flux_rewards.errors import (
+    ComputeError,
+    ConfigError,
+    ContractError,
+    FluxRewardsError,
+    MissingDependencyError,
+    WeightsError,
+    brief,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["SETUP_ERRORS", "Scored", "locate", "read_rows", "reason"]
+
+SETUP_ERRORS = (ConfigError, ContractError, MissingDependencyError, WeightsError)
+"""Mistakes in how a reward was set up. They would fail every sample, so they are never masked."""
+
+_PLAIN = {float, int, bool, type(None)}
+
+
+class Scored(NamedTuple):
+    """A leaf's rows, and for each failed one the exception behind `RewardBatch.errors`."""
+
+    batch: RewardBatch
+    causes: dict[int, Exception]
+
+
+def locate(error: Exception, *, reward: str, index: int | None) -> FluxRewardsError:
+    """The same failure as an error of the library that names the reward and the sample."""
+    if isinstance(error, FluxRewardsError):
+        error.reward = error.reward if error.reward is not None else reward
+        error.index = error.index if error.index is not None else index
+        return error
+    located = ComputeError(f"{type(error).__name__}: {error}", reward=reward, index=index)
+    located.__cause__ = error
+    return located
+
+
+def reason(error: Exception) -> str:
+    """A failure as `RewardBatch.errors` records it."""
+    return f"{type(error).__name__}: {error}"
+
+
+def read_rows(returned: Any, samples: Sequence[Sample], *, reward: str, indices: Sequence[int]) -> Scored:
+    """Read what ``compute_rewards`` returned for `samples`.
+
+    Rows are numbers, None (does not apply), `RewardOutput`, or an exception (failed). Arrays, tensors and
+    a `RewardBatch` stand for all rows at once. A bare NaN or infinity is a failure: a model that
+    overflowed must not pass for a reward that does not apply.
+
+    Args:
+        returned: The author's value.
+        samples: The samples that were scored.
+        reward: Name of the reward, for messages.
+        indices: Position of each sample in the caller's batch, for messages.
+
+    Raises:
+        ContractError: Another number or kind of rows, or token rewards that don't match the tokens.
+    """
+    if isinstance(returned, RewardBatch):
+        _check_count(len(returned), samples, reward)
+        scored = Scored(returned, {row: ComputeError(why) for row, why in returned.errors.items()})
+    elif hasattr(returned, "shape"):
+        scored = _read_array(returned, samples, reward)
+    elif isinstance(returned, (list, tuple)):
+        _check_count(len(returned), samples, reward)
+        scored = _read_list(returned, reward, indices)
+    else:
+        raise ContractError(
+            f"compute_rewards returned {brief(returned)}; expected a list of {len(samples)} rows (numbers, None or "
+            "RewardOutput), an array or tensor (N,), or a RewardBatch",
+            reward=reward,
+        )
+    _check_tokens(scored.batch, samples, reward, indices)
+    return scored
+
+
+def _check_count(count: int, samples: Sequence[Sample], reward: str) -> None:
+    if count != len(samples):
+        raise ContractError(f"returned {count} rows for {len(samples)} samples; return one a sample", reward=reward)
+
+
+def _read_array(returned: Any, samples: Sequence[Sample], reward: str) -> Scored:
+    if hasattr(returned, "detach"):  # a tensor, perhaps on another device, in bfloat16, with a gradient
+        returned = returned.detach().double().cpu().numpy()
+    array = np.asarray(returned)
+    if array.shape != (len(samples),) or array.dtype.kind not in "fiub":
+        raise ContractError(
+            f"returned an array of {array.dtype} {array.shape}; expected numbers of shape ({len(samples)},)",
+            reward=reward,
+        )
+    return _without_overflow(array.astype(np.float64), [None] * len(array), np.isfinite(array))
+
+
+def _read_list(rows: Sequence[Any], reward: str, indices: Sequence[int]) -> Scored:
+    if set(map(type, rows)) <= _PLAIN:
+        array = np.array(rows, dtype=np.float64)  # None becomes NaN
+        finite = np.isfinite(array)
+        if not finite.all():
+            finite |= np.fromiter((row is None for row in rows), dtype=np.bool_, count=len(rows))
+        return _without_overflow(array, [None] * len(rows), finite)
+
+    values = np.full(len(rows), np.nan)
+    finite = np.ones(len(rows), dtype=np.bool_)
+    causes: list[Exception | None] = [None] * len(rows)
+    tokens: list[NDArray[np.float64] | None] = [None] * len(rows)
+    metadata: list[Mapping[str, Any]] = [{} for _ in rows]
+    for row, value in enumerate(rows):
+        if isinstance(value, Exception):
+            causes[row] = value
+        elif isinstance(value, RewardOutput):
+            values[row], metadata[row] = value.reward, value.metadata
+            finite[row] = not math.isinf(value.reward)
+            if value.error is not None:
+                causes[row] = ComputeError(value.error)
+            elif value.token_rewards is not None:
+                tokens[row] = _read_tokens(value.token_rewards, reward, indices[row])
+        elif value is not None:
+            try:
+                values[row] = RewardOutput(value).reward
+            except (ContractError, TypeError, ValueError) as error:
+                raise ContractError(
+                    f"returned {brief(value)}; expected a number, None or a RewardOutput",
+                    reward=reward,
+                    index=indices[row],
+                ) from error
+            finite[row] = math.isfinite(values[row])
+    has_tokens = any(entry is not None for entry in tokens)
+    return _without_overflow(values, causes, finite, tokens if has_tokens else None, metadata)
+
+
+def _without_overflow(
+    values: NDArray[np.float64],
+    causes: list[Exception | None],
+    finite: NDArray[np.bool_],
+    tokens: list[NDArray[np.float64] | None] | None = None,
+    metadata: list[Mapping[str, Any]] | None = None,
+) -> Scored:
+    """The batch, with every value that is not a finite number turned into a failure."""
+    failures = {row: cause for row, cause in enumerate(causes) if cause is not None}
+    for row in np.flatnonzero(~finite).tolist():
+        failures.setdefault(
+            row,
+            ComputeError(f"computed {values[row]}, not a finite score; return None where the reward does not apply"),
+        )
+    if failures:
+        values[list(failures)] = np.nan
+        failures = dict(sorted(failures.items()))
+    reasons = {row: reason(cause) for row, cause in failures.items()}
+    return Scored(RewardBatch(values, tokens, metadata or [], reasons), failures)
+
+
+def _read_tokens(values: Any, reward: str, index: int) -> NDArray[np.float64]:
+    if hasattr(values, "detach"):
+        values = values.detach().double().cpu().numpy()
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ContractError(f"token_rewards are numbers, found {brief(values)}", reward=reward, index=index) from error
+    if array.ndim != 1 or not np.isfinite(array).all():
+        raise ContractError(
+            f"token_rewards are finite numbers of shape (tokens,), found {brief(values)}",
+            reward=reward,
+            index=index,
+        )
+    return array
+
+
+def _check_tokens(batch: RewardBatch, samples: Sequence[Sample], reward: str, indices: Sequence[int]) -> None:
+    for row, values in enumerate(batch.token_rewards or ()):
+        ids = samples[row].token_ids
+        if values is not None and ids is not None and len(values) != len(ids):
+            raise ContractError(
+                f"returned {len(values)} token_rewards for {len(ids)} token_ids; return one a token",
+                reward=reward,
+                index=indices[row],
+            )

@@ -1,0 +1,273 @@
+"""The three shapes of data: what a policy produced, one row of a result, and a result by column."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flux_rewards.errors import ContractError, InputError, brief, close_match
+from flux_rewards.fingerprint import same
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["FIELDS", "MEDIA_FIELDS", "Messages", "RewardBatch", "RewardOutput", "Sample", "Trajectory"]
+
+Messages = Sequence[Mapping[str, Any]]
+"""A conversation: mappings with a ``role`` and a ``content`` (text, or a list of parts)."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Sample:
+    """One thing that a policy produced, and what is known about it. Frozen; every field may be None.
+
+    Attributes:
+        prompt: Text, or chat messages (mappings with ``role`` and ``content``).
+        response: Text, or chat messages of which the last assistant message with text is judged.
+        image: PIL image in any mode, path, or array/tensor (H, W, C) or (C, H, W), uint8 or float in [0, 1].
+        video: List of frames (each an image), or array/tensor (T, C, H, W) or (T, H, W, C).
+        condition_images: The images that the policy was given: a list, or a tensor (N, C, H, W).
+        condition_videos: The videos that the policy was given: a list, or a tensor (N, T, C, H, W).
+        reference: Ground truth, such as the published answer.
+        token_ids: Ids of the response's tokens.
+        token_offsets: For each token, its (start, end) characters in the response.
+        group_id: Samples with the same id are compared by group-scoped rewards.
+        metadata: Anything else.
+
+    >>> Sample("What is 2 + 2?", "A: 4", reference="4")
+    Sample(prompt='What is 2 + 2?', response='A: 4', reference='4')
+    """
+
+    prompt: str | Messages | None = None
+    response: str | Messages | None = None
+    image: Any = None
+    video: Any = None
+    condition_images: Any = None
+    condition_videos: Any = None
+    reference: Any = None
+    token_ids: Sequence[int] | None = None
+    token_offsets: Sequence[tuple[int, int]] | None = None
+    group_id: Hashable = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    __hash__ = None  # type: ignore[assignment]  # metadata and pixels are not hashable
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sample):
+            return NotImplemented
+        return all(same(getattr(self, name), getattr(other, name)) for name in FIELDS)
+
+    def __repr__(self) -> str:
+        shown = [f"{name}={brief(getattr(self, name))}" for name in FIELDS if _is_set(getattr(self, name))]
+        return f"Sample({', '.join(shown)})"
+
+    @property
+    def response_text(self) -> str:
+        """The text that is judged: the response, or the last assistant message in it that has text.
+
+        Empty where the assistant said nothing, as in a response of tool calls only.
+
+        Raises:
+            InputError: There is no response, or it is neither text nor messages with an assistant among them.
+
+        >>> call = {"role": "assistant", "tool_calls": [{"function": {"name": "add"}}]}
+        >>> Sample(response=[call, {"role": "tool", "content": "4"},
+        ...                  {"role": "assistant", "content": [{"type": "text", "text": "It is 4."}]}]).response_text
+        'It is 4.'
+        """
+        if isinstance(self.response, str):
+            return self.response
+        return _assistant_text(self.response)
+
+    @staticmethod
+    def from_columns(**columns: Any) -> list[Sample]:
+        """Build samples from columns of equal length: lists, or arrays and tensors along their first axis.
+
+        Raises:
+            InputError: A column is not a field of `Sample`, is a single text or mapping, or differs in length.
+
+        >>> Sample.from_columns(prompt=["a", "b"], response=["1", "2"])
+        [Sample(prompt='a', response='1'), Sample(prompt='b', response='2')]
+        """
+        given = {name: column for name, column in columns.items() if column is not None}
+        lengths: dict[str, int] = {}
+        for name, column in given.items():
+            if name not in FIELDS:
+                raise InputError(
+                    f"is not a field of Sample{close_match(name, FIELDS)}; the fields are {', '.join(FIELDS)}. "
+                    f"Put anything else into metadata=[{{{name!r}: ...}}, ...].",
+                    field=name,
+                )
+            if isinstance(column, (str, bytes, Mapping)) or not hasattr(column, "__len__"):
+                raise InputError(
+                    f"expected a column (a list with one entry a sample), found {brief(column)}; "
+                    f"for one sample write {name}=[...]",
+                    field=name,
+                )
+            lengths[name] = len(column)
+        if len(set(lengths.values())) > 1:
+            raise InputError(f"columns differ in length: {lengths}; each needs one entry a sample")
+        count = next(iter(lengths.values()), 0)
+        return [Sample(**{name: column[i] for name, column in given.items()}) for i in range(count)]
+
+
+Trajectory = Sample
+FIELDS: tuple[str, ...] = tuple(entry.name for entry in fields(Sample))
+MEDIA_FIELDS: tuple[str, ...] = ("image", "video", "condition_images", "condition_videos")
+
+
+@dataclass
+class RewardOutput:
+    """One row of a result, and what an author may return for one sample.
+
+    Args:
+        reward: The score; None or NaN where the reward does not apply to the sample.
+        token_rewards: One value a token of the response, the dense view of the same signal; never added to `reward`.
+        metadata: Anything worth keeping beside the score.
+        error: Why the score could not be computed; then `reward` is NaN.
+
+    Raises:
+        ContractError: `reward` is not a number.
+
+    >>> RewardOutput(1, metadata={"raw": 3}).reward
+    1.0
+    """
+
+    reward: float = float("nan")
+    token_rewards: Sequence[float] | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        given: Any = self.reward
+        if given is None or self.error is not None:
+            self.reward = float("nan")
+        elif isinstance(given, (str, bytes)) or not hasattr(given, "__float__"):
+            raise ContractError(f"a reward is a number or None, found {brief(given)}")
+        else:
+            self.reward = float(given)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RewardBatch:
+    """N rows by column. Iterates as `RewardOutput` rows; NaN in `rewards` is never a score.
+
+    Args:
+        rewards: float64, shape (N,). NaN where the reward does not apply, or failed.
+        token_rewards: For each sample an array of one value a token, or None; None where no sample has any.
+        metadata: One mapping a sample.
+        errors: Reason by position, for the samples that failed.
+        parts: What each component said, by its name.
+
+    >>> batch = RewardBatch([0.5, float("nan")], errors={1: "TimeoutError"})
+    >>> batch.failed.tolist(), batch[1].error
+    ([False, True], 'TimeoutError')
+    """
+
+    rewards: NDArray[np.float64]
+    token_rewards: list[NDArray[np.float64] | None] | None = None
+    metadata: list[Mapping[str, Any]] = field(default_factory=list)
+    errors: dict[int, str] = field(default_factory=dict)
+    parts: dict[str, RewardBatch] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        rewards = np.asarray(self.rewards, dtype=np.float64)
+        if rewards.ndim != 1:
+            raise ContractError(f"rewards have the shape (N,), found {rewards.shape}")
+        object.__setattr__(self, "rewards", rewards)
+        if not self.metadata:
+            object.__setattr__(self, "metadata", [{} for _ in range(len(rewards))])
+        for what, length in (
+            ("metadata", len(self.metadata)),
+            ("token_rewards", len(rewards) if self.token_rewards is None else len(self.token_rewards)),
+        ):
+            if length != len(rewards):
+                raise ContractError(f"{what} has {length} entries for {len(rewards)} rewards")
+
+    def __len__(self) -> int:
+        return len(self.rewards)
+
+    def __iter__(self) -> Iterator[RewardOutput]:
+        return (self[position] for position in range(len(self)))
+
+    def __getitem__(self, position: int) -> RewardOutput:
+        position = range(len(self))[position]  # negative positions, and IndexError beyond the end
+        return RewardOutput(
+            reward=float(self.rewards[position]),
+            token_rewards=None if self.token_rewards is None else self.token_rewards[position],  # type: ignore[arg-type]
+            metadata=self.metadata[position],
+            error=self.errors.get(position),
+        )
+
+    def __repr__(self) -> str:
+        parts = f", parts={list(self.parts)}" if self.parts else ""
+        errors = f", errors={self.errors}" if self.errors else ""
+        return f"RewardBatch({np.array2string(self.rewards, precision=4, threshold=8)}{errors}{parts})"
+
+    @property
+    def failed(self) -> NDArray[np.bool_]:
+        """Shape (N,): the samples whose score could not be computed."""
+        mask = np.zeros(len(self), dtype=np.bool_)
+        mask[list(self.errors)] = True
+        return mask
+
+    @property
+    def not_applicable(self) -> NDArray[np.bool_]:
+        """Shape (N,): the samples to which the reward does not apply."""
+        return np.isnan(self.rewards) & ~self.failed
+
+    @staticmethod
+    def scatter(count: int, pieces: Sequence[tuple[Sequence[int], RewardBatch]]) -> RewardBatch:
+        """Put pieces back in order: ``pieces[k] = (positions, batch)``; positions that no piece covers are NaN.
+
+        >>> RewardBatch.scatter(3, [([2, 0], RewardBatch([1.0, 2.0]))]).rewards
+        array([ 2., nan,  1.])
+        """
+        rewards = np.full(count, np.nan)
+        tokens: list[NDArray[np.float64] | None] | None = None
+        metadata: list[Mapping[str, Any]] = [{} for _ in range(count)]
+        errors: dict[int, str] = {}
+        parts: dict[str, list[tuple[Sequence[int], RewardBatch]]] = {}
+        for positions, piece in pieces:
+            rewards[list(positions)] = piece.rewards
+            if piece.token_rewards is not None and tokens is None:
+                tokens = [None] * count
+            for row, position in enumerate(positions):
+                metadata[position] = piece.metadata[row]
+                if tokens is not None and piece.token_rewards is not None:
+                    tokens[position] = piece.token_rewards[row]
+            errors.update((positions[row], reason) for row, reason in piece.errors.items())
+            for name, part in piece.parts.items():
+                parts.setdefault(name, []).append((positions, part))
+        return RewardBatch(
+            rewards,
+            tokens,
+            metadata,
+            dict(sorted(errors.items())),
+            {name: RewardBatch.scatter(count, of_part) for name, of_part in parts.items()},
+        )
+
+
+def _is_set(value: Any) -> bool:
+    return value is not None and not (isinstance(value, Mapping) and not value)
+
+
+def _assistant_text(messages: Any) -> str:
+    if not isinstance(messages, (list, tuple)) or not all(isinstance(entry, Mapping) for entry in messages):
+        raise InputError(f"expected text or a list of chat messages, found {brief(messages)}", field="response")
+    spoken = [entry.get("content") for entry in messages if entry.get("role") == "assistant"]
+    if not spoken:
+        raise InputError(
+            "no message with the role 'assistant' among the response's messages; a response holds what the policy said",
+            field="response",
+        )
+    texts = (
+        "".join(part.get("text") or "" for part in content if part.get("type", "text") == "text")
+        if isinstance(content, (list, tuple))
+        else str(content or "")
+        for content in reversed(spoken)
+    )
+    return next(filter(None, texts), "")

@@ -1,0 +1,351 @@
+"""From a tree of rewards and samples to leaves, chunks, lanes and the fold.
+
+A tree's *leaves* are what computes; everything above them is a pure fold. Each leaf's samples are cut into
+chunks, and at most `num_workers` chunks of one leaf are in flight at once, however many calls share that leaf
+(its *lanes*). A chunk starts when a lane is free, so that no worker ever waits for another, and a tree of any depth
+runs on one thread. The plain call and the asynchronous one differ in the thread that runs a chunk, in nothing else.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import TYPE_CHECKING, Any, Protocol
+
+from flux_rewards.data import RewardBatch, Sample
+from flux_rewards.errors import ComputeError, ConfigError, ContractError, FluxRewardsError
+from flux_rewards.grouping import split_groups
+from flux_rewards.lanes import lanes_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Executor", "Pending", "default_executor"]
+
+
+class Node(Protocol):
+    """What the executor knows of a reward: a fold over `children`, or a leaf where there are none."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def num_workers(self) -> int: ...
+    @property
+    def scope(self) -> str: ...
+    @property
+    def masks_failures(self) -> bool: ...
+    @property
+    def leaf_batch_size(self) -> int | None: ...
+    @property
+    def children(self) -> Sequence[Node]: ...
+    @property
+    def chunk_size(self) -> int | None: ...
+    def check_samples(self, samples: Sequence[Sample]) -> None: ...
+    def score_chunk(self, samples: Sequence[Sample], indices: Sequence[int], *, masked: bool) -> RewardBatch: ...
+    def combine(self, batches: Sequence[RewardBatch], samples: Sequence[Sample]) -> RewardBatch: ...
+
+
+_thread = threading.local()  # .busy: ids of the rewards whose chunk it is running; .in_pool: it is a worker
+
+
+class _Leaf:
+    """One leaf of a tree during one call: how it is cut, and the pieces that are done."""
+
+    def __init__(self, reward: Node) -> None:
+        self.reward = reward
+        self.masked = True  # until a path from the root without a mask reaches it
+        self.batch_size: int | None = None  # asked for by a wrapper above; the smallest wins
+        self.chunks: list[list[int]] = []
+        self.pieces: list[tuple[list[int], RewardBatch]] = []
+
+    def cut(self, samples: Sequence[Sample]) -> None:
+        if self.reward.scope == "group":
+            self.chunks = split_groups(samples)
+            return
+        count = len(samples)
+        size = self.batch_size or self.reward.chunk_size or count
+        self.chunks = [list(range(start, min(start + size, count))) for start in range(0, count, max(size, 1))]
+
+    def gather(self, count: int) -> RewardBatch:
+        if len(self.pieces) == 1 and len(self.pieces[0][0]) == count:  # one chunk is in order
+            return self.pieces[0][1]
+        return RewardBatch.scatter(count, self.pieces)
+
+
+class _Job:
+    """One tree over one batch of samples."""
+
+    def __init__(self, root: Node, samples: Sequence[Sample]) -> None:
+        self.samples = samples
+        self.root = root
+        self.folds: list[Node] = []  # children before parents
+        self.leaves: dict[int, _Leaf] = {}
+        self.fatal: set[int] = set()  # nodes whose failures nothing above them masks
+        self.finished: Future[None] = Future()
+        self._lock = threading.Lock()
+        self._walk(root)
+        for leaf in self.leaves.values():
+            leaf.reward.check_samples(samples)
+            leaf.cut(samples)
+        self._outstanding = sum(len(leaf.chunks) for leaf in self.leaves.values())
+        if self._outstanding == 0:
+            self.finished.set_result(None)
+
+    def _walk(self, root: Node) -> None:
+        """Find leaves and folds; a node reached twice counts once, and its mask holds only if every path has one."""
+        seen: set[tuple[int, bool, int | None]] = set()
+        placed: set[int] = set()
+        stack: list[tuple[Node, bool, int | None, bool]] = [(root, False, None, False)]
+        while stack:
+            node, masked, batch_size, expanded = stack.pop()
+            if expanded:
+                if id(node) not in placed:
+                    placed.add(id(node))
+                    self.folds.append(node)
+                continue
+            if (id(node), masked, batch_size) in seen:
+                continue
+            seen.add((id(node), masked, batch_size))
+            if not masked:
+                self.fatal.add(id(node))
+            if not node.children:
+                leaf = self.leaves.setdefault(id(node), _Leaf(node))
+                leaf.masked = leaf.masked and masked
+                if batch_size is not None:
+                    leaf.batch_size = min(batch_size, leaf.batch_size or batch_size)
+                continue
+            stack.append((node, masked, batch_size, True))
+            below = (masked or node.masks_failures, node.leaf_batch_size or batch_size)
+            stack.extend((child, *below, False) for child in reversed(node.children))
+
+    def start(self, leaves: Sequence[_Leaf], pool: ThreadPoolExecutor) -> None:
+        """Hand chunks to the pool as lanes come free, the leaves in turn so that none waits behind another."""
+        rounds = max((len(leaf.chunks) for leaf in leaves), default=0)
+        for turn in range(rounds):
+            for leaf in leaves:
+                if turn < len(leaf.chunks):
+                    self._enqueue(leaf, leaf.chunks[turn], pool)
+
+    def _enqueue(self, leaf: _Leaf, indices: list[int], pool: ThreadPoolExecutor) -> None:
+        lanes = lanes_of(leaf.reward)
+
+        def work() -> None:
+            _thread.in_pool = True
+            try:
+                self.run_chunk(leaf, indices)
+            finally:
+                lanes.leave()
+
+        def begin() -> None:
+            try:
+                pool.submit(work)
+            except RuntimeError as error:  # the pool was closed meanwhile
+                lanes.leave()
+                self._chunk_done(ContractError(f"the executor was closed before the call ended: {error}"))
+
+        lanes.enter(begin, leaf.reward.num_workers)
+
+    def run_inline(self, leaf: _Leaf) -> None:
+        """Run a leaf's chunks in the calling thread."""
+        lanes = lanes_of(leaf.reward)
+        # A reward that calls itself from its own compute holds its lane already.
+        nested = id(leaf.reward) in getattr(_thread, "busy", ())
+        for indices in leaf.chunks:
+            if not nested:
+                lanes.wait(leaf.reward.num_workers)
+            try:
+                self.run_chunk(leaf, indices)
+            finally:
+                if not nested:
+                    lanes.leave()
+
+    def run_chunk(self, leaf: _Leaf, indices: list[int]) -> None:
+        if self.finished.done():  # failed or cancelled: start nothing more
+            self._chunk_done(None)
+            return
+        outer: tuple[int, ...] = getattr(_thread, "busy", ())
+        _thread.busy = (*outer, id(leaf.reward))
+        try:
+            whole = len(indices) == len(self.samples)
+            samples = self.samples if whole else [self.samples[position] for position in indices]
+            batch = leaf.reward.score_chunk(samples, indices, masked=leaf.masked)
+        except BaseException as error:
+            self._chunk_done(error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            leaf.pieces.append((indices, batch))  # list.append is atomic
+            self._chunk_done(None)
+        finally:
+            _thread.busy = outer
+
+    def _chunk_done(self, error: BaseException | None) -> None:
+        with self._lock:
+            self._outstanding -= 1
+            try:
+                if error is not None:
+                    self.finished.set_exception(error)
+                elif self._outstanding == 0:
+                    self.finished.set_result(None)
+            except InvalidStateError:
+                pass  # failed or cancelled before: the first outcome stands
+
+    def waiting_for(self) -> list[str]:
+        return [leaf.reward.name for leaf in self.leaves.values() if len(leaf.pieces) < len(leaf.chunks)]
+
+    def fold(self) -> RewardBatch:
+        count = len(self.samples)
+        results = {key: leaf.gather(count) for key, leaf in self.leaves.items()}
+        for node in self.folds:
+            batches = [results[id(child)] for child in node.children]
+            try:
+                batch = node.combine(batches, self.samples)
+            except FluxRewardsError as error:
+                error.reward = error.reward or node.name
+                raise
+            if len(batch) != count:
+                raise ContractError(f"combine returned {len(batch)} rows for {count} samples", reward=node.name)
+            known = set().union(*(below.errors for below in batches))
+            new = [position for position in batch.errors if position not in known]
+            if new and id(node) in self.fatal:
+                raise ComputeError(batch.errors[new[0]], reward=node.name, index=new[0])
+            results[id(node)] = batch
+        return results[id(self.root)]
+
+
+class Pending:
+    """A call that is under way: await it, or ask for its `result`.
+
+    >>> from flux_rewards import Executor, FunctionReward, Sample
+    >>> with Executor() as executor:
+    ...     pending = executor.submit(FunctionReward(lambda sample: len(sample.response)), [Sample(response="abc")])
+    ...     pending.result(timeout=60).rewards
+    array([3.])
+    """
+
+    def __init__(self, job: _Job) -> None:
+        self._job = job
+        self._lock = threading.Lock()
+        self._batch: RewardBatch | None = None
+
+    def done(self) -> bool:
+        """Whether `result` would return, or raise, at once."""
+        return self._job.finished.done()
+
+    def cancel(self) -> None:
+        """Start no further chunk; those in flight end by themselves, and their rows are dropped."""
+        self._job.finished.cancel()
+
+    def result(self, timeout: float | None = None) -> RewardBatch:
+        """Wait for the leaves and fold them in this thread.
+
+        Args:
+            timeout: Seconds to wait. The call goes on after a time-out: ask again, or `cancel`.
+
+        Raises:
+            TimeoutError: Not done in time; the message names the rewards that are still running.
+            concurrent.futures.CancelledError: The call was cancelled.
+            FluxRewardsError: A reward failed.
+        """
+        try:
+            self._job.finished.result(timeout)
+        except FutureTimeoutError:
+            if self.done():
+                raise
+            late = ", ".join(self._job.waiting_for())
+            raise TimeoutError(f"not done after {timeout} s: still waiting for {late}") from None
+        return self._fold()
+
+    def __await__(self) -> Generator[Any, None, RewardBatch]:
+        import asyncio  # noqa: PLC0415  # only those who await pay for it
+
+        yield from asyncio.wrap_future(self._job.finished).__await__()
+        return self._fold()
+
+    def _fold(self) -> RewardBatch:
+        with self._lock:
+            if self._batch is None:
+                self._batch = self._job.fold()
+            return self._batch
+
+
+class Executor:
+    """Computes trees of rewards on threads, which start when they are first needed.
+
+    Args:
+        threads: At most so many chunks run at once, whatever the rewards' `num_workers`.
+
+    Does not kill a running chunk: Python cannot. A reward that may hang needs a time-out of its own.
+    """
+
+    def __init__(self, threads: int = 32) -> None:
+        if threads < 1:
+            raise ConfigError(f"an executor needs at least one thread, found threads={threads}")
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._pool: tuple[int, ThreadPoolExecutor] | None = None
+        self._closed = False
+
+    def submit(self, reward: Node, samples: Sequence[Sample]) -> Pending:
+        """Start computing and return at once; every chunk runs on the executor's threads.
+
+        Raises:
+            InputError: A sample lacks a field that a leaf of `reward` requires.
+        """
+        job = _Job(reward, samples)
+        job.start(list(job.leaves.values()), self._open_pool())
+        return Pending(job)
+
+    def run(self, reward: Node, samples: Sequence[Sample]) -> RewardBatch:
+        """Compute and return; only leaves with several lanes leave the calling thread."""
+        job = _Job(reward, samples)
+        in_pool = getattr(_thread, "in_pool", False)  # a worker must not wait for its own pool
+        wide = [
+            leaf for leaf in job.leaves.values() if leaf.reward.num_workers > 1 and len(leaf.chunks) > 1 and not in_pool
+        ]
+        try:
+            if wide:
+                job.start(wide, self._open_pool())
+            for leaf in job.leaves.values():
+                if leaf not in wide:
+                    job.run_inline(leaf)
+            job.finished.result()
+        except BaseException:
+            job.finished.cancel()
+            raise
+        return job.fold()
+
+    def close(self) -> None:
+        """Refuse further calls, cancel the chunks that have not begun and wait for those in flight."""
+        with self._lock:
+            self._closed = True
+            pool = self._pool
+        if pool is not None and pool[0] == os.getpid():
+            pool[1].shutdown(wait=True, cancel_futures=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def _open_pool(self) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._closed:
+                raise ContractError("the executor is closed; make a new one")
+            if self._pool is None or self._pool[0] != os.getpid():  # threads don't survive a fork
+                self._pool = (
+                    os.getpid(),
+                    ThreadPoolExecutor(self._threads, thread_name_prefix="flux-rewards"),
+                )
+            return self._pool[1]
+
+
+@functools.cache
+def default_executor() -> Executor:
+    """The executor of the plain call, shared by the process."""
+    return Executor()

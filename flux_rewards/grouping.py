@@ -1,0 +1,53 @@
+"""Which samples answer one prompt together, so that they may be compared."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flux_rewards.fingerprint import fingerprint
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    from flux_rewards.data import Sample
+
+__all__ = ["group_keys", "split_groups"]
+
+
+def group_keys(samples: Sequence[Sample]) -> list[Hashable]:
+    """The key of each sample's group, by `group_id` where there is one, never by position.
+
+    Samples without a `group_id` are a group when they have the same prompt and the same condition media,
+    compared by content, so that copies in another process agree.
+
+    >>> from flux_rewards.data import Sample
+    >>> a, b, c = group_keys([Sample("x"), Sample("x", group_id=3), Sample("x")])
+    >>> a == c, a == b
+    (True, False)
+    """
+    memo: dict[int, bytes] = {}
+    keys: list[Hashable] = []
+    for sample in samples:
+        if sample.group_id is not None:
+            keys.append(("group_id", sample.group_id))
+            continue
+        prompt = sample.prompt if isinstance(sample.prompt, str) else fingerprint(sample.prompt, memo)
+        media = tuple(
+            fingerprint(value, memo) if value is not None else None
+            for value in (sample.condition_images, sample.condition_videos)
+        )
+        keys.append(("prompt", prompt, media))
+    return keys
+
+
+def split_groups(samples: Sequence[Sample]) -> list[list[int]]:
+    """The positions of each group's samples, groups in order of first appearance.
+
+    >>> from flux_rewards.data import Sample
+    >>> split_groups([Sample("x"), Sample("y"), Sample("x")])
+    [[0, 2], [1]]
+    """
+    groups: dict[Hashable, list[int]] = {}
+    for position, key in enumerate(group_keys(samples)):
+        groups.setdefault(key, []).append(position)
+    return list(groups.values())

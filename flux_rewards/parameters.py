@@ -1,0 +1,102 @@
+"""Objects that are their constructor's arguments: they print, compare, pickle and rebuild from them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from flux_rewards.fingerprint import same
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Parametrised", "accepted_parameters"]
+
+
+def accepted_parameters(kind: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The named parameters of a function, or of a class's constructor, following ``**options`` to the base classes.
+
+    >>> class Base:
+    ...     def __init__(self, *, name=None): ...
+    >>> class Child(Base):
+    ...     def __init__(self, size, **options): ...
+    >>> list(accepted_parameters(Child))
+    ['size', 'name']
+    """
+    found: dict[str, inspect.Parameter] = {}
+    if not isinstance(kind, type):
+        found.update(inspect.signature(kind).parameters)
+    for base in getattr(kind, "__mro__", ()):
+        constructor = vars(base).get("__init__")
+        if constructor is None:
+            continue
+        own = list(inspect.signature(constructor).parameters.values())[1:]
+        found.update((entry.name, entry) for entry in own if entry.name not in found)
+        if not any(entry.kind is entry.VAR_KEYWORD for entry in own):
+            break
+    variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    return {name: entry for name, entry in found.items() if entry.kind not in variadic}
+
+
+class Parametrised:
+    """Remembers the arguments of its constructor, whether or not a subclass calls ``super().__init__()``.
+
+    Anything else that an instance holds (weights, clients, locks, caches) is not part of it: it is left behind
+    by a pickle or a copy, and made again on first use.
+    """
+
+    settings: ClassVar[tuple[str, ...]] = ()
+    """Attributes that may also be set after construction, and that travel with the object."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Capture the arguments."""
+        self = super().__new__(cls)
+        # Here and not in __init__, since an author's need not call ours.
+        vars(self)["_arguments"] = (args, kwargs)
+        return self
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The arguments that the constructor was given, by name."""
+        args, kwargs = vars(self)["_arguments"]
+        bound = inspect.signature(type(self).__init__).bind(self, *args, **kwargs).arguments
+        named = list(bound.items())[1:]
+        kinds = inspect.signature(type(self).__init__).parameters
+        flat: dict[str, Any] = {}
+        for name, value in named:
+            if kinds[name].kind is inspect.Parameter.VAR_KEYWORD:
+                flat.update(value)
+            else:
+                flat[name] = value
+        return flat
+
+    @property
+    def all_parameters(self) -> dict[str, Any]:
+        """The constructor's arguments, by name, with the defaults of those that were not given."""
+        accepted = accepted_parameters(type(self)).items()
+        defaults = {name: entry.default for name, entry in accepted if entry.default is not entry.empty}
+        return {**defaults, **self.parameters}
+
+    def _state(self) -> dict[str, Any]:
+        return {name: vars(self)[name] for name in self.settings if name in vars(self)}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.parameters.items())})"
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other) or not isinstance(other, Parametrised):
+            return NotImplemented
+        return same(self.all_parameters, other.all_parameters) and same(self._state(), other._state())
+
+    def __hash__(self) -> int:
+        return hash(type(self))  # equal objects have one type; parameters need not be hashable
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), *vars(self)["_arguments"], self._state())
+
+
+def _rebuild(kind: type, args: tuple[Any, ...], kwargs: dict[str, Any], state: dict[str, Any]) -> Any:
+    rebuilt = kind(*args, **kwargs)
+    vars(rebuilt).update(state)
+    return rebuilt

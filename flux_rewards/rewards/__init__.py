@@ -1,0 +1,1 @@
+"""The rewards themselves, by what they look at."""

@@ -1,0 +1,117 @@
+"""Whole words and phrases in a text: the one place that decides what counts as an occurrence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from flux_rewards.errors import ConfigError
+from flux_rewards.validation import texts
+
+__all__ = ["Keywords", "good_and_bad"]
+
+# Scripts that put no space between words: CJK with kana, Thai and Lao, Myanmar, Khmer, CJK extensions.
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u30ff\u31f0-\u31ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+_LETTER = rf"[^\W{_UNSPACED}]"
+_ACCENTS = "[\u0300-\u036f]"  # combining: they belong to the letter before them
+
+
+class _Keyword(NamedTuple):
+    text: str
+    needle: str
+    pattern: re.Pattern[str]
+
+
+class Keywords:
+    """Words and phrases to be found as wholes.
+
+    Where a keyword begins or ends with a letter, digit or underscore, the text must not go on with another one
+    there: ``cat`` is not in ``concatenate``, but it is in ``cat's`` and ``cat-like``. Where it begins or ends with
+    anything else, such as ``C++`` or ``.NET``, any neighbour will do on that side. The same goes for scripts that
+    put no space between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese): there a keyword is found anywhere.
+    Korean puts spaces, so a noun with a particle is another word. The words of a phrase may be separated by any
+    whitespace.
+
+    Does not stem, and does not normalise Unicode: ``cats`` is not ``cat``, and a composed accent is not a combining
+    one.
+
+    >>> Keywords(["cat", "C++"], ignore_case=True).present("Concatenate in c++.")
+    ['C++']
+    """
+
+    def __init__(self, words: Sequence[str], *, ignore_case: bool) -> None:
+        self.words = list(words)
+        self.ignore_case = ignore_case
+        self._keywords = [_keyword(word, ignore_case=ignore_case) for word in words]
+
+    def present(self, text: str) -> list[str]:
+        """The keywords that occur in the text."""
+        folded = self._fold(text)
+        return [
+            keyword.text
+            for keyword in self._keywords
+            if keyword.needle in folded and keyword.pattern.search(text) is not None
+        ]
+
+    def spans(self, text: str) -> Iterator[tuple[int, int]]:
+        """The (start, end) characters of every occurrence, of overlapping ones too.
+
+        >>> list(Keywords(["ha ha"], ignore_case=False).spans("ha ha ha"))
+        [(0, 5), (3, 8)]
+        """
+        folded = self._fold(text)
+        for keyword in self._keywords:
+            if keyword.needle in folded:
+                yield from (found.span(1) for found in keyword.pattern.finditer(text))
+
+    def _fold(self, text: str) -> str:
+        return text.casefold() if self.ignore_case else text
+
+
+def good_and_bad(good: Any, bad: Any, reward: str, *, ignore_case: bool) -> tuple[Keywords, Keywords]:
+    """Two lists of keywords, checked.
+
+    Raises:
+        ConfigError: Both lists are empty, a keyword is blank, or one is listed twice or in both.
+
+    >>> good, bad = good_and_bad(["because"], [], "keyword", ignore_case=True)
+    >>> good.words, bad.words
+    (['because'], [])
+    """
+    lists = {"good": texts(good, "good", reward), "bad": texts(bad, "bad", reward)}
+    if not lists["good"] and not lists["bad"]:
+        raise ConfigError("needs at least one keyword in good or bad, found none", reward=reward)
+    seen: dict[str, str] = {}
+    for parameter, words in lists.items():
+        for word in words:
+            key = " ".join((word.casefold() if ignore_case else word).split())
+            if not key:
+                raise ConfigError(f"{parameter} must hold words, found the blank {word!r}", reward=reward)
+            if key in seen:
+                raise ConfigError(
+                    f"{word!r} is in {seen[key]} and in {parameter}; list a keyword once"
+                    if seen[key] != parameter
+                    else f"{parameter} lists {word!r} twice",
+                    reward=reward,
+                )
+            seen[key] = parameter
+    return Keywords(lists["good"], ignore_case=ignore_case), Keywords(lists["bad"], ignore_case=ignore_case)
+
+
+def _keyword(word: str, *, ignore_case: bool) -> _Keyword:
+    parts = word.split()
+    before = rf"(?<!{_LETTER})" if re.match(_LETTER, parts[0]) else ""
+    after = rf"(?!{_LETTER}|{_ACCENTS})" if re.match(_LETTER, parts[-1][-1]) else ""
+    # A lookahead consumes nothing, so that the next occurrence may begin inside this one.
+    phrase = r"\s+".join(map(re.escape, parts))
+    body = f"{before}(?=({phrase}){after})"
+    # A plain search for the longest part is far faster than the pattern, and most keywords are in few texts.
+    needle = max(parts, key=len)
+    return _Keyword(
+        word,
+        needle.casefold() if ignore_case else needle,
+        re.compile(body, re.IGNORECASE if ignore_case else 0),
+    )

@@ -1,0 +1,259 @@
+"""The contract of a reward as checks that anyone can run over a reward of their own.
+
+In a test suite:
+
+    import pytest
+    from flux_rewards.testing import reward_checks
+
+    @pytest.mark.parametrize("check", reward_checks(MyReward()), ids=str)
+    def test_contract(check):
+        check()
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import random
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from flux_rewards.config import load_rewards, to_config
+from flux_rewards.data import RewardBatch, Sample
+from flux_rewards.errors import InputError
+from flux_rewards.fingerprint import fingerprint, same
+from flux_rewards.grouping import split_groups
+from flux_rewards.registry import resolve_reward
+
+__all__ = ["Check", "characters", "example_reward", "example_samples", "reward_checks"]
+
+_WORDS = ("because", "the", "answer", "is", "therefore", "maybe", "an", "example", "of", "what", "a", "reply", "says")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One rule of the contract, bound to a reward: call it; an `AssertionError` says what is broken."""
+
+    name: str
+    run: Callable[[], None]
+
+    def __call__(self) -> None:
+        self.run()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def example_samples(count: int = 12, *, group_size: int = 4) -> list[Sample]:
+    """Samples with every field, in groups: what a check uses when it is given none.
+
+    >>> samples = example_samples(4)
+    >>> samples[0].group_id, samples[0].reference, len(samples[0].token_ids) == len(samples[0].token_offsets)
+    ('group-0', '3', True)
+    """
+    generator = np.random.default_rng(0)
+    samples: list[Sample] = []
+    for index in range(count):
+        group = index // group_size
+        words = [_WORDS[int(pick)] for pick in generator.integers(len(_WORDS), size=3 + 2 * (index % group_size))]
+        text = f"<think>{' '.join(words)}</think><answer>{3 + index % 2}</answer>"
+        image = generator.integers(0, 256, size=(16, 24, 3), dtype=np.uint8)
+        starts = range(0, len(text), 4)
+        samples.append(
+            Sample(
+                prompt=f"What is {group} + 3?",
+                response=text,
+                image=image,
+                video=[image, image[::-1].copy()],
+                condition_images=[np.full((8, 8, 3), 16 * group, dtype=np.uint8)],
+                condition_videos=[[np.full((8, 8, 3), 16 * group, dtype=np.uint8)]],
+                reference="3",
+                token_ids=[int(generator.integers(50)) for _ in starts],
+                token_offsets=[(start, min(start + 4, len(text))) for start in starts],
+                group_id=f"group-{group}",
+                metadata={"index": index},
+            )
+        )
+    return samples
+
+
+def characters(sample: Sample) -> float:
+    """The number of characters of the response: a function that scores, for examples.
+
+    >>> characters(Sample(response="abc"))
+    3.0
+    """
+    return float(len(sample.response_text))
+
+
+def example_reward(name: str) -> Any:
+    """A registered reward, built from its own example configuration.
+
+    >>> example_reward("length")
+    LengthReward(target=400)
+    """
+    factory = resolve_reward(name)
+    entry = {"reward_model": name, **getattr(factory, "example_config", {})}
+    return load_rewards([entry]).train.children[0]
+
+
+def reward_checks(reward: Any, samples: Sequence[Sample] | None = None) -> list[Check]:
+    """The checks of the contract for one reward.
+
+    One score a sample; repeatable; order and neighbours don't matter; inputs untouched; bounds hold; token rewards line
+    up; a missing field is named; pickles; parameters kept; threads agree; configuration round trip; global state kept.
+
+    Args:
+        reward: The reward to check.
+        samples: Samples that it can score, in two groups at least; `example_samples` by default.
+
+    Does not check that the scores are right: that takes numbers from elsewhere.
+
+    >>> from flux_rewards import LengthReward
+    >>> for check in reward_checks(LengthReward(target=40)):
+    ...     check()
+    """
+    batch = example_samples() if samples is None else list(samples)
+    contract = _Contract(reward, batch)
+    methods = [name for name in dir(contract) if name.startswith("check_")]
+    return [Check(name.removeprefix("check_"), getattr(contract, name)) for name in methods]
+
+
+class _Contract:
+    def __init__(self, reward: Any, samples: list[Sample]) -> None:
+        self.reward = reward
+        self.samples = samples
+
+    def check_one_score_a_sample(self) -> None:
+        for count in (len(self.samples), 1, 0):
+            batch = self.reward(self.samples[:count])
+            assert isinstance(batch, RewardBatch), f"expected a RewardBatch, found {type(batch).__name__}"
+            assert batch.rewards.shape == (count,), f"expected {count} rewards, found shape {batch.rewards.shape}"
+            assert batch.rewards.dtype == np.float64, f"expected float64, found {batch.rewards.dtype}"
+            assert not np.isinf(batch.rewards).any(), "a reward is infinite"
+
+    def check_repeatable(self) -> None:
+        _assert_same(self.reward(self.samples), self.reward(self.samples), "a second call")
+
+    def check_order_does_not_matter(self) -> None:
+        order = np.random.default_rng(1).permutation(len(self.samples)).tolist()
+        permuted = self.reward([self.samples[position] for position in order])
+        back = RewardBatch.scatter(len(self.samples), [(order, permuted)])
+        _assert_same(self.reward(self.samples), back, "the samples in another order")
+
+    def check_neighbours_do_not_matter(self) -> None:
+        whole = self.reward(self.samples)
+        alone = split_groups(self.samples) if self.reward.scope == "group" else [[i] for i in range(len(self.samples))]
+        pieces = [(part, self.reward([self.samples[position] for position in part])) for part in alone]
+        _assert_same(whole, RewardBatch.scatter(len(self.samples), pieces), "the samples scored apart")
+
+    def check_inputs_untouched(self) -> None:
+        before = [fingerprint(vars(sample)) for sample in self.samples]
+        self.reward(self.samples)
+        changed = [index for index, sample in enumerate(self.samples) if fingerprint(vars(sample)) != before[index]]
+        assert not changed, f"the reward changed the samples {changed}"
+
+    def check_bounds_hold(self) -> None:
+        if self.reward.bounds is None:
+            return
+        low, high = self.reward.bounds
+        assert low <= high, f"bounds are (low, high), found {self.reward.bounds}"
+        rewards = self.reward(self.samples).rewards
+        slack = 1e-9 * max(1.0, abs(low), abs(high))
+        outside = rewards[(rewards < low - slack) | (rewards > high + slack)]
+        assert not len(outside), f"outside the bounds ({low}, {high}): {outside}"
+
+    def check_token_rewards_line_up(self) -> None:
+        for index, row in enumerate(self.reward(self.samples)):
+            ids = self.samples[index].token_ids
+            if row.token_rewards is not None and ids is not None:
+                assert len(row.token_rewards) == len(ids), (
+                    f"sample {index}: {len(row.token_rewards)} for {len(ids)} tokens"
+                )
+
+    def check_missing_field_is_named(self) -> None:
+        for field in self.reward.required_fields:
+            broken = [*self.samples]
+            broken[1] = Sample(**{**vars(broken[1]), field: None})
+            try:
+                self.reward(broken)
+            except InputError as error:
+                assert (error.field, error.index) == (field, 1), f"named {error.field!r}, sample {error.index}"
+                assert error.reward, "the error does not name the reward"
+            else:
+                raise AssertionError(f"sample 1 lacks {field!r}, and no InputError says so")
+
+    def check_pickles(self) -> None:
+        copy = pickle.loads(pickle.dumps(self.reward))  # noqa: S301  # our own
+        assert copy == self.reward, f"{copy!r} came back for {self.reward!r}"
+        _assert_same(self.reward(self.samples), copy(self.samples), "the copy from a pickle")
+
+    def check_parameters_kept(self) -> None:
+        before = fingerprint(repr(self.reward.parameters))
+        self.reward(self.samples)
+        assert fingerprint(repr(self.reward.parameters)) == before, "a call changed the parameters"
+        rebuilt = type(self.reward)(**self.reward.parameters)
+        assert same(rebuilt.parameters, self.reward.parameters), "its parameters don't rebuild it"
+
+    def check_threads_agree(self) -> None:
+        expected = self.reward(self.samples)
+        with ThreadPoolExecutor(8) as pool:
+            for batch in pool.map(self.reward, [self.samples] * 16):
+                _assert_same(expected, batch, "a call from another thread")
+
+    def check_config_round_trip(self) -> None:
+        config = to_config(self.reward)
+        loaded = load_rewards(config)
+        assert to_config(loaded) == config, f"{to_config(loaded)} came back for {config}"
+        _assert_same(self.reward(self.samples), loaded.train(self.samples), "the reward from its configuration")
+
+    def check_global_state_kept(self) -> None:
+        self.reward(self.samples)  # the first call may load what it needs
+        before = _global_state()
+        self.reward(self.samples)
+        after = _global_state()
+        changed = [what for what, value in before.items() if after[what] != value]
+        assert not changed, f"a call changed {', '.join(changed)}"
+
+
+def _assert_same(expected: RewardBatch, found: RewardBatch, what: str) -> None:
+    """Equal up to rounding: sums over a batch may be taken in another order."""
+    np.testing.assert_allclose(
+        found.rewards,
+        expected.rewards,
+        rtol=1e-5,
+        atol=1e-6,
+        equal_nan=True,
+        err_msg=f"{what} gave other rewards",
+    )
+    assert found.errors.keys() == expected.errors.keys(), f"{what} failed elsewhere: {found.errors}"
+    for index, (one, other) in enumerate(zip(expected, found, strict=True)):
+        assert (one.token_rewards is None) == (other.token_rewards is None), f"{what}: token rewards of sample {index}"
+        if one.token_rewards is not None and other.token_rewards is not None:
+            np.testing.assert_allclose(other.token_rewards, one.token_rewards, rtol=1e-5, atol=1e-6)
+
+
+def _global_state() -> dict[str, Any]:
+    state: dict[str, Any] = {
+        "the state of random": random.getstate(),
+        "the state of numpy.random": repr(np.random.get_state()),  # noqa: NPY002
+        "the environment": dict(os.environ),
+        "the working directory": os.getcwd(),  # noqa: PTH109
+        "the warning filters": list(warnings.filters),
+        "the signal handlers": {number: signal.getsignal(number) for number in signal.valid_signals()},
+    }
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        state["the state of torch's generator"] = fingerprint(torch.get_rng_state())
+        state["torch's grad mode"] = torch.is_grad_enabled()
+        state["torch's default dtype"] = torch.get_default_dtype()
+        state["torch's cudnn flags"] = (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic)
+        state["torch's thread count"] = torch.get_num_threads()
+    return state

@@ -1,0 +1,74 @@
+"""A sample as an author sees it: media as PIL images or as tensors, whatever the caller passed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from flux_rewards import media
+from flux_rewards.data import MEDIA_FIELDS, Sample
+
+__all__ = ["Reading", "has_media", "view_of"]
+
+
+class Reading(NamedTuple):
+    """Who reads a sample, and how: for the right form, and for messages."""
+
+    tensors: bool
+    reward: str
+    position: int
+
+
+class _Media:
+    """A media field that is decoded when it is read, and kept; one that nobody reads costs nothing."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, view: Any, owner: type | None = None) -> Any:
+        if view is None:
+            return None
+        state = vars(view)
+        reading: Reading = state["_reading"]
+        to_pil, to_tensor = _READERS[self._name]
+        read = to_tensor if reading.tensors else to_pil
+        value = read(state["_given"][self._name], field=self._name, index=reading.position, reward=reading.reward)
+        state[self._name] = value  # found before this descriptor from now on
+        return value
+
+
+_READERS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "image": (media.to_pil, media.to_tensor),
+    "video": (media.video_to_pil, media.video_to_tensor),
+    "condition_images": (media.images_to_pil, media.images_to_tensors),
+    "condition_videos": (media.videos_to_pil, media.videos_to_tensors),
+}
+
+
+class _View(Sample):
+    """A sample as an author sees it: media as PIL images or as tensors, whatever the caller passed."""
+
+    image = _Media()
+    video = _Media()
+    condition_images = _Media()
+    condition_videos = _Media()
+
+
+def view_of(sample: Sample, reading: Reading) -> Sample:
+    """The sample, with media that are decoded when they are read."""
+    view = object.__new__(_View)
+    state = vars(view)
+    state.update(vars(sample))
+    state["_given"] = {field: state.pop(field) for field in MEDIA_FIELDS if state[field] is not None}
+    state["_reading"] = reading
+    return view
+
+
+def has_media(sample: Sample) -> bool:
+    """Whether the sample holds any media."""
+    return not (
+        sample.image is None
+        and sample.video is None
+        and sample.condition_images is None
+        and sample.condition_videos is None
+    )

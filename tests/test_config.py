@@ -1,0 +1,293 @@
+"""Configurations: what loads, what is shared, what comes back, and what is refused."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rewards_of_our_own
+import yaml
+from rewards_of_our_own import Told, Watched, told
+
+from flux_rewards import (
+    Batched,
+    Clip,
+    CompositeReward,
+    ConfigError,
+    FunctionReward,
+    Gate,
+    GroupRank,
+    LengthReward,
+    Map,
+    MaskErrors,
+    NumericAnswerReward,
+    Product,
+    RewardFunction,
+    Sample,
+    Scale,
+    UnknownRewardError,
+    load_rewards,
+    register_reward,
+    to_config,
+)
+
+YAML = """
+rewards:
+  - name: correct
+    reward_model: numeric_answer
+    weight: 1.0
+  - name: brief
+    reward_model: length
+    weight: 0.2
+    target: 4
+    batch_size: 2
+  - name: rank
+    reward_model: group_rank
+    weight: -0.5
+    reward: {reward_model: Length, target: 4, unit: words}
+eval_rewards:
+  reward_model: length
+  target: 4
+  unit: words
+  batch_size: 64
+"""
+
+
+def test_a_yaml_file_loads(tmp_path: Path) -> None:
+    """Training and evaluation, in the layout of the documentation."""
+    path = tmp_path / "rewards.yaml"
+    path.write_text(YAML)
+    loaded = load_rewards(path)
+    assert loaded.train.weights == {"correct": 1.0, "brief": 0.2, "rank": -0.5}
+    samples = [Sample("q", "A: 4", reference="4"), Sample("q", "that is a 4", reference="4")]
+    batch = loaded.train(samples)
+    # correct is 1 and 1; two words of four are 0.5, four are 1; ranked 0 and 1
+    np.testing.assert_allclose(batch.rewards, [1 + 0.2 * 0.5 - 0.0, 1 + 0.2 - 0.5])
+    assert list(loaded.eval.weights) == ["LengthReward"]
+    assert load_rewards(str(path)).train.weights == loaded.train.weights
+
+
+def test_the_training_rewards_serve_evaluation() -> None:
+    """When there is no section for it."""
+    for eval_section in ({}, {"eval_rewards": None}):
+        loaded = load_rewards({"rewards": {"reward_model": "length", "target": 3}, **eval_section})
+        assert loaded.eval is loaded.train
+    assert load_rewards([{"reward_model": "length", "target": 3}]).train.weights == {"LengthReward": 1.0}
+
+
+def leaves(reward: RewardFunction) -> list[RewardFunction]:
+    """Everything that computes, in order."""
+    if not reward.children:
+        return [reward]
+    return [leaf for child in reward.children for leaf in leaves(child)]
+
+
+def test_entries_of_one_class_and_parameters_share_one_object() -> None:
+    """Whatever their names, weights and batch sizes are, in both sections, nested or not."""
+    loaded = load_rewards(yaml.safe_load(YAML))
+    _, brief, ranked = leaves(loaded.train)
+    (evaluated,) = leaves(loaded.eval)
+    assert brief is not ranked  # only one of them says `unit`
+    assert ranked is evaluated
+    entry = {"reward_model": "length", "target": 5}
+    same = load_rewards(
+        [entry, {**entry, "name": "b", "weight": 2, "batch_size": 3}, {**entry, "name": "c", "unit": "auto"}]
+    )
+    assert len({id(leaf) for leaf in leaves(same.train)}) == 1  # a default that is written out is the same parameter
+    other = load_rewards([entry, {"reward_model": "length", "target": 6, "name": "six"}])
+    assert len({id(leaf) for leaf in leaves(other.train)}) == 2
+
+
+def test_batch_sizes_of_a_shared_object_hold_for_their_own_section() -> None:
+    """Training in small batches, evaluation in large ones, one model in memory."""
+    entry = {"reward_model": "rewards_of_our_own.Watched"}
+    loaded = load_rewards({"rewards": {**entry, "batch_size": 2}, "eval_rewards": {**entry, "batch_size": 3}})
+    (leaf,) = leaves(loaded.train)
+    assert isinstance(leaf, Watched)
+    loaded.train([Sample(response="a")] * 6)
+    loaded.eval([Sample(response="a")] * 6)
+    assert leaf.calls == [2, 2, 2, 3, 3]
+
+
+def test_settings_of_the_object_are_set() -> None:
+    """`num_workers` and `async_reward` belong to the object; different wishes for a shared one are refused."""
+    entry = {"reward_model": "rewards_of_our_own.QualityReward", "num_workers": 3, "async_reward": False}
+    loaded = load_rewards({"rewards": entry, "eval_rewards": {"reward_model": "rewards_of_our_own.QualityReward"}})
+    (leaf,) = leaves(loaded.train)
+    assert (leaf.num_workers, leaf.async_reward) == (3, False)
+    assert leaves(loaded.eval) == [leaf]
+    with pytest.raises(ConfigError, match=r"num_workers is 4, but rewards\[0\].*has 3"):
+        load_rewards([entry, {**entry, "name": "again", "num_workers": 4}])
+
+
+class OnDevice(RewardFunction):
+    """Takes a device, as models do."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = device
+
+    def compute_reward(self, sample: Sample) -> float:
+        return 1.0
+
+
+def test_device_and_dtype_go_to_rewards_that_take_them() -> None:
+    """Others are spared them, as shared YAML anchors give them to all."""
+    register_reward("test_config_on_device")(OnDevice)
+    common = {"device": "cuda", "dtype": "bfloat16"}
+    loaded = load_rewards(
+        [{"reward_model": "test_config_on_device", **common}, {"reward_model": "length", "target": 3, **common}]
+    )
+    on_device, length = leaves(loaded.train)
+    assert isinstance(on_device, OnDevice)
+    assert on_device.device == "cuda"
+    assert length == LengthReward(target=3)
+
+
+GOOD: list[RewardFunction] = [
+    CompositeReward({"brief": (LengthReward(target=40), 0.2), "correct": (NumericAnswerReward(), -1.0)}),
+    CompositeReward([(LengthReward(40, batch_size=4, num_workers=2, scale=0.5, clip=(0, 0.25)), 1.0)]),
+    CompositeReward([(CompositeReward([(LengthReward(40), 3.0)], normalize_weights=True), 2.0)]),
+    CompositeReward([(LengthReward(40), 3.0)], normalize_weights=True),
+    LengthReward(40),
+    Batched(LengthReward(40), 7),
+    Product({"a": LengthReward(40), "b": LengthReward(50)}),
+    Product([LengthReward(40), LengthReward(50)]),
+    Gate(LengthReward(40), when=NumericAnswerReward(), at_least=1.0, otherwise=None),
+    GroupRank(Clip(Scale(LengthReward(40), 2.0), low=0.0, high=1.0), "max"),
+    MaskErrors(FunctionReward("rewards_of_our_own.brevity"), 0.1),
+    MaskErrors(FunctionReward(rewards_of_our_own.brevity), 0.1, on_error=0.0),
+    Map(LengthReward(40), math.exp),
+    CompositeReward([(Batched(Told(), 3), 1.0)]),
+]
+
+
+@pytest.mark.parametrize("reward", GOOD, ids=repr)
+def test_a_configuration_comes_back(reward: RewardFunction) -> None:
+    """Through YAML text, with the same scores and the same configuration."""
+    config = to_config(reward)
+    loaded = load_rewards(yaml.safe_load(yaml.safe_dump(config)))
+    assert to_config(loaded) == config
+    samples = [
+        Sample("q", "a b 4", reference="4", metadata={"told": 1.0}),
+        Sample("q", "5", reference="4", metadata={"told": 2}),
+    ]
+    np.testing.assert_allclose(loaded.train(samples).rewards, reward(samples).rewards)
+
+
+def test_both_sections_come_back() -> None:
+    """Evaluation rewards of their own are written out, shared ones are not."""
+    both = {
+        "rewards": [{"name": "a", "reward_model": "length", "weight": 1.0, "target": 3}],
+        "eval_rewards": [{"name": "b", "reward_model": "length", "weight": 1.0, "target": 4}],
+    }
+    assert to_config(load_rewards(both)) == both
+    assert to_config(load_rewards({"rewards": both["rewards"]})) == {"rewards": both["rewards"]}
+
+
+@pytest.mark.parametrize(
+    ("reward", "message"),
+    [
+        (FunctionReward(lambda sample: 1.0), "'function' is <function"),
+        (Map(LengthReward(3), lambda value: value), "dotted path"),
+    ],
+)
+def test_what_cannot_be_written_down_is_refused(reward: RewardFunction, message: str) -> None:
+    """With the parameter and what to do."""
+    with pytest.raises(ConfigError, match=message):
+        to_config(reward)
+
+
+def test_a_local_class_cannot_be_named() -> None:
+    """Nobody could import it again."""
+
+    class Local(OnDevice):
+        pass
+
+    with pytest.raises(ConfigError, match="register it"):
+        to_config(Local())
+
+
+LENGTH = {"reward_model": "length", "target": 3}
+
+BAD: list[tuple[Any, str]] = [
+    ({}, "expected a mapping with 'rewards'"),
+    ({"rewards": []}, "expected a list of entries"),
+    ({"rewards": None}, "expected a list of entries"),
+    ({"rewards": "length"}, "expected a list of entries"),
+    (3, "expected a mapping"),
+    ({"rewards": LENGTH, "eval_reward": LENGTH}, "unknown section 'eval_reward'.*did you mean 'eval_rewards'"),
+    ([3], r"rewards\[0\]: expected a mapping"),
+    ([{"name": "x"}], r"rewards\[0\]: has no 'reward_model'"),
+    ([{"reward_modle": "length"}], "did you mean 'reward_model' by 'reward_modle'"),
+    ([{**LENGTH, "weigth": 2}], r"rewards\[0\] \(length\): length has no parameter 'weigth'.*did you mean 'weight'"),
+    ([LENGTH, {**LENGTH, "name": "b", "tolerence": 2}], r"rewards\[1\] \(b\).*did you mean 'tolerance'"),
+    ([{"reward_model": "length"}], "length needs target"),
+    ([{**LENGTH, "target": "many"}], r"rewards\[0\] \(length\).*target"),
+    ([{**LENGTH, "target": -1}], "target"),
+    ([{**LENGTH, "weight": "heavy"}], "weight must be a finite number"),
+    ([{**LENGTH, "weight": True}], "weight must be"),
+    ([{**LENGTH, "weight": float("inf")}], "weight must be"),
+    ([{**LENGTH, "batch_size": 0}], "batch_size must be a whole number"),
+    ([{**LENGTH, "num_workers": "4"}], "num_workers must be a whole number"),
+    ([{**LENGTH, "async_reward": "yes"}], "async_reward must be true or false"),
+    ([{**LENGTH, "name": 3}], "name must be text"),
+    ([LENGTH, LENGTH], "the name 'LengthReward' is taken"),
+    ([{**LENGTH, "name": "a"}, {"reward_model": "exact_match", "name": "a"}], "the name 'a' is taken"),
+    ([{"reward_model": "group_rank", "reward": {"reward_model": "lenght"}}], r"rewards\[0\] \(group_rank\): reward"),
+    ([{"reward_model": "group_rank", "reward": "length"}], "must be a reward"),
+    (
+        [{"reward_model": "composite", "rewards": [{**LENGTH, "weight": "x"}]}],
+        r"rewards\[0\] \(composite\): rewards\[0\]",
+    ),
+    ([{"reward_model": "rewards_of_our_own.told"}], "returned .*not a reward"),
+    ([{"reward_model": 3}], "name is text"),
+    ([{"reward_model": "format"}], "format"),
+    ([{"reward_model": "regex", "pattern": "("}], "pattern"),
+]
+
+
+@pytest.mark.parametrize(("config", "message"), BAD)
+def test_bad_configurations_are_refused(config: Any, message: str) -> None:
+    """With the entry, the key and the close match."""
+    with pytest.raises(ConfigError, match=message):
+        load_rewards(config)
+
+
+def test_an_unknown_reward_names_its_entry() -> None:
+    """And stays an UnknownRewardError."""
+    with pytest.raises(UnknownRewardError, match=r"rewards\[0\] \(x\).*did you mean 'length'"):
+        load_rewards([{"name": "x", "reward_model": "lenght"}])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rewards: [", "not valid YAML.*line 1"),
+        ("rewards:\n  - reward_model: length\n    target: 3\n    target: 4\n", "'target' appears twice.*line 4"),
+        ("rewards: !!python/object/apply:os.getcwd []", "not valid YAML"),
+        ("", "expected a mapping"),
+        ("rewards:\n  - reward_model: lenght\n", r"rewards.yaml: rewards\[0\] \(lenght\)"),
+    ],
+)
+def test_bad_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    """With the file and the line."""
+    path = tmp_path / "rewards.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=f"(?s){message}") as caught:
+        load_rewards(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_is_a_config_error(tmp_path: Path) -> None:
+    """Not a traceback of the operating system."""
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml"):
+        load_rewards(tmp_path / "nowhere.yaml")
+
+
+def test_yaml_anchors_and_merges_work(tmp_path: Path) -> None:
+    """A merge is no duplicate."""
+    path = tmp_path / "rewards.yaml"
+    path.write_text("rewards:\n  - &base {reward_model: length, target: 3}\n  - {<<: *base, name: b, target: 4}\n")
+    assert [leaf.parameters["target"] for leaf in leaves(load_rewards(path).train)] == [3, 4]
+    assert told(1.0)[0].response == "r"

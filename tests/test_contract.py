@@ -1,0 +1,139 @@
+"""The contract: every registered reward keeps it, and the checks catch those that don't."""
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from rewards_of_our_own import Aspects, Characters, GroupMean, QualityReward
+
+from flux_rewards import RewardFunction, RewardOutput, Sample
+from flux_rewards.registry import _BUILTIN
+from flux_rewards.testing import Check, example_reward, example_samples, reward_checks
+
+EXAMPLES = {name: example_reward(name) for name in sorted(_BUILTIN)}
+
+
+@pytest.mark.parametrize(
+    ("name", "check"),
+    [(name, check) for name, reward in EXAMPLES.items() for check in reward_checks(reward)],
+    ids=str,
+)
+def test_every_registered_reward_keeps_the_contract(name: str, check: Check) -> None:
+    """A new reward is tested by existing."""
+    check()
+
+
+@pytest.mark.parametrize("reward", EXAMPLES.values(), ids=list(EXAMPLES))
+def test_every_example_has_something_to_say(reward: RewardFunction) -> None:
+    """A contract over rewards that never apply would show nothing."""
+    assert np.isfinite(reward(example_samples()).rewards).any()
+
+
+@pytest.mark.parametrize("reward", [QualityReward(), Characters(), GroupMean()], ids=repr)
+def test_rewards_of_users_keep_it_too(reward: RewardFunction) -> None:
+    """Written in the styles that the documentation shows."""
+    for check in reward_checks(reward):
+        check()
+
+
+class Drifting(RewardFunction):
+    """Another score at every call."""
+
+    calls = 0
+
+    def compute_reward(self, sample: Sample) -> float:
+        type(self).calls += 1
+        return float(self.calls)
+
+
+class Ranked(RewardFunction):
+    """Ranks within the batch that it happens to get."""
+
+    required_fields = ("response",)
+
+    def compute_rewards(self, samples: Sequence[Sample]) -> Any:
+        return np.argsort(np.argsort([len(str(sample.response)) for sample in samples])).astype(float)
+
+
+class Vandal(RewardFunction):
+    """Writes into the sample's metadata."""
+
+    def compute_reward(self, sample: Sample) -> float:
+        sample.metadata["seen"] = True  # type: ignore[index]
+        return 1.0
+
+
+class Unbound(RewardFunction):
+    """Leaves its bounds."""
+
+    bounds = (0.0, 1.0)
+
+    def compute_reward(self, sample: Sample) -> float:
+        return 2.0
+
+
+class Seeder(RewardFunction):
+    """Seeds the global generator."""
+
+    def compute_reward(self, sample: Sample) -> float:
+        random.seed(random.random())
+        return 1.0
+
+
+class Forgetful(RewardFunction):
+    """Changes what it was given."""
+
+    def __init__(self, words: list[str] | None = None) -> None:
+        self.words = words
+
+    def compute_reward(self, sample: Sample) -> float:
+        if self.words is not None:
+            self.words.append("x")
+        return 1.0
+
+
+class Closed(RewardFunction):
+    """Holds what no pickle takes."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+
+    def compute_reward(self, sample: Sample) -> float:
+        return float(self.function(1.0))
+
+
+class Undeclared(RewardFunction):
+    """Requires a field only in secret."""
+
+    required_fields = ("reference",)
+
+    def check_samples(self, samples: Sequence[Sample]) -> None:
+        return
+
+    def compute_reward(self, sample: Sample) -> RewardOutput:
+        return RewardOutput(float(sample.reference is not None))
+
+
+@pytest.mark.parametrize(
+    ("reward", "broken"),
+    [
+        (Drifting(), "repeatable"),
+        (Ranked(), "neighbours_do_not_matter"),
+        (Vandal(), "inputs_untouched"),
+        (Unbound(), "bounds_hold"),
+        (Seeder(), "global_state_kept"),
+        (Forgetful(["a"]), "parameters_kept"),
+        (Closed(lambda x: x), "pickles"),
+        (Closed(lambda x: x), "config_round_trip"),
+        (Undeclared(), "missing_field_is_named"),
+        (Aspects(), "neighbours_do_not_matter"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_the_checks_catch_what_breaks_the_contract(reward: RewardFunction, broken: str) -> None:
+    """Each rule fails for a reward that breaks it."""
+    (check,) = [check for check in reward_checks(reward) if str(check) == broken]
+    with pytest.raises(Exception, match=r"."):
+        check()
