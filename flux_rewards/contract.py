@@ -71,6 +71,7 @@ def read_rows(returned: Any, samples: Sequence[Sample], *, reward: str, indices:
     """
     if isinstance(returned, RewardBatch):
         _check_count(len(returned), samples, reward)
+        _check_finite(returned, reward, indices)
         scored = Scored(returned, {row: ComputeError(why) for row, why in returned.errors.items()})
     elif hasattr(returned, "shape"):
         scored = _read_array(returned, samples, reward)
@@ -90,6 +91,17 @@ def read_rows(returned: Any, samples: Sequence[Sample], *, reward: str, indices:
 def _check_count(count: int, samples: Sequence[Sample], reward: str) -> None:
     if count != len(samples):
         raise ContractError(f"returned {count} rows for {len(samples)} samples; return one a sample", reward=reward)
+
+
+def _check_finite(batch: RewardBatch, reward: str, indices: Sequence[int]) -> None:
+    infinite = np.flatnonzero(np.isinf(batch.rewards)).tolist()
+    scored = [row for row in batch.errors if not np.isnan(batch.rewards[row])]
+    for row in infinite or scored:
+        raise ContractError(
+            f"returned a RewardBatch with {batch.rewards[row]} here; rewards are finite, NaN where there is an error",
+            reward=reward,
+            index=indices[row],
+        )
 
 
 def _read_array(returned: Any, samples: Sequence[Sample], reward: str) -> Scored:

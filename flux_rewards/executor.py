@@ -16,6 +16,8 @@ from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from flux_rewards.data import RewardBatch, Sample
 from flux_rewards.errors import ComputeError, ConfigError, ContractError, FluxRewardsError
 from flux_rewards.grouping import split_groups
@@ -203,12 +205,15 @@ class _Job:
         for node in self.folds:
             batches = [results[id(child)] for child in node.children]
             try:
-                batch = node.combine(batches, self.samples)
+                with np.errstate(over="ignore"):  # the result is checked below
+                    batch = node.combine(batches, self.samples)
             except FluxRewardsError as error:
                 error.reward = error.reward or node.name
                 raise
             if len(batch) != count:
                 raise ContractError(f"combine returned {len(batch)} rows for {count} samples", reward=node.name)
+            for position in np.flatnonzero(np.isinf(batch.rewards)).tolist():
+                raise ComputeError("the result is too large for a number", reward=node.name, index=position)
             known = set().union(*(below.errors for below in batches))
             new = [position for position in batch.errors if position not in known]
             if new and id(node) in self.fatal:

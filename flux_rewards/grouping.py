@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from flux_rewards.errors import InputError
 from flux_rewards.fingerprint import fingerprint
 
 if TYPE_CHECKING:
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 
     from flux_rewards.data import Sample
 
-__all__ = ["group_keys", "split_groups"]
+__all__ = ["group_keys", "has_group", "split_groups"]
 
 
 def group_keys(samples: Sequence[Sample]) -> list[Hashable]:
@@ -40,14 +41,37 @@ def group_keys(samples: Sequence[Sample]) -> list[Hashable]:
     return keys
 
 
+def has_group(sample: Sample) -> bool:
+    """Whether anything says which group the sample belongs to: an id, a prompt, or condition media.
+
+    >>> from flux_rewards.data import Sample
+    >>> has_group(Sample(response="x")), has_group(Sample("q", "x"))
+    (False, True)
+    """
+    return any(
+        known is not None
+        for known in (sample.group_id, sample.prompt, sample.condition_images, sample.condition_videos)
+    )
+
+
 def split_groups(samples: Sequence[Sample]) -> list[list[int]]:
     """The positions of each group's samples, groups in order of first appearance.
+
+    Raises:
+        InputError: A sample has neither a `group_id` nor a prompt nor condition media.
 
     >>> from flux_rewards.data import Sample
     >>> split_groups([Sample("x"), Sample("y"), Sample("x")])
     [[0, 2], [1]]
     """
     groups: dict[Hashable, list[int]] = {}
+    for position, sample in enumerate(samples):
+        if not has_group(sample):
+            raise InputError(
+                "the sample has neither a group_id nor a prompt, so its group is not known; give it one of them",
+                field="group_id",
+                index=position,
+            )
     for position, key in enumerate(group_keys(samples)):
         groups.setdefault(key, []).append(position)
     return list(groups.values())

@@ -181,7 +181,7 @@ def _tensor(image: Any, place: _Place) -> torch.Tensor:
 
 
 def _from_tensor(image: torch.Tensor, place: _Place) -> torch.Tensor:
-    _check(str(image.dtype).removeprefix("torch."), tuple(image.shape), image, place)
+    _check(str(image.dtype).removeprefix("torch."), tuple(image.shape), image.detach(), place)
     if image.ndim == 2:
         image = image.unsqueeze(0)
     elif _channels_last(tuple(image.shape), prefer_last=False):

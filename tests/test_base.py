@@ -112,6 +112,8 @@ def test_rows_of_every_kind_are_read(returned: Any, expected: list[float]) -> No
         (None, "expected a list of 3 rows"),
         ({0: 1.0}, "expected a list of 3 rows"),
         ("123", "expected a list of 3 rows"),
+        (RewardBatch(np.array([1.0, np.inf, 2.0])), "sample 1.*finite"),
+        (RewardBatch(np.array([1.0, 2.0, 3.0]), errors={2: "late"}), "sample 2.*NaN where"),
         ([1.0, "2.0", 3.0], "sample 1"),
         ([1.0, [2.0], 3.0], "sample 1"),
         ([1.0, 2.0, (3.0, {})], "sample 2"),

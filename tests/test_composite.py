@@ -70,6 +70,13 @@ def test_a_part_that_failed_makes_the_total_nan_with_its_reason() -> None:
         parts()(a_and_b((3.0, TimeoutError("30 s"))))
 
 
+def test_a_sum_too_large_for_a_number_is_a_failure() -> None:
+    """Not infinity, and not a warning of NumPy."""
+    with pytest.raises(ComputeError, match="too large") as caught:
+        parts(1e300, 1.0)(a_and_b((1.0, 1.0), (1e300, 1.0)))
+    assert caught.value.index == 1
+
+
 def test_parts_hold_the_raw_values() -> None:
     """Before their weights."""
     batch = parts(10.0, 20.0)(a_and_b((1.0, 2.0)))

@@ -205,6 +205,13 @@ def test_fingerprints_tell_content_apart(one: Any, other: Any, equal: bool) -> N
     assert (fingerprint(one) == fingerprint(other)) is equal
 
 
+def test_a_sample_of_no_group_is_an_error() -> None:
+    """Samples without a prompt are not a group because they lack the same thing."""
+    with pytest.raises(InputError, match="neither a group_id nor a prompt") as caught:
+        split_groups([Sample("q"), Sample(response="r")])
+    assert caught.value.index == 1
+
+
 def test_same_never_answers_with_an_array() -> None:
     """Nested arrays compare by content."""
     assert same({"x": [np.zeros(3)]}, {"x": [np.zeros(3)]})

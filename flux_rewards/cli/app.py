@@ -1,0 +1,144 @@
+"""The commands and their options. What they need is imported when one runs, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flux_rewards import __version__
+from flux_rewards.cli import INTERRUPTED
+from flux_rewards.errors import FluxRewardsError
+
+__all__ = ["app"]
+
+# Tracebacks of Typer's own making show local variables, and those may be credentials.
+app = typer.Typer(
+    name="flux-rewards",
+    help="Score a file of samples with composable rewards, and look rewards up.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@contextlib.contextmanager
+def _told_in_a_line(*, debug: bool) -> Iterator[None]:
+    """What goes wrong for a reason that the message explains ends in one line and exit code 1."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    except BrokenPipeError:
+        raise  # nobody reads any more: Typer ends quietly
+    except (FluxRewardsError, OSError) as error:
+        if debug:
+            raise
+        typer.echo(f"error: {_text(error)}", err=True)
+        raise typer.Exit(1) from None
+
+
+def _text(error: FluxRewardsError | OSError) -> str:
+    if isinstance(error, FluxRewardsError) or error.filename is None:
+        return str(error)
+    return f"{os.fsdecode(error.filename)}: {error.strerror}"
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def score(
+    rewards: Annotated[Path, typer.Argument(metavar="REWARDS.yaml", help="Configuration of the rewards.")],
+    samples: Annotated[
+        Path,
+        typer.Argument(
+            metavar="SAMPLES",
+            help="A .jsonl, .json, .csv or .parquet file. Fields of a sample by name; all else is metadata. "
+            "Paths of media are relative to the file's folder.",
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", metavar="OUT", help="Where the rows go: .jsonl, .json, .csv or .parquet."),
+    ],
+    *,
+    use_eval: Annotated[bool, typer.Option("--eval", help="Score with the section eval_rewards.")] = False,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Samples scored at once, about: a group is never split.")
+    ] = 256,
+    max_failure_rate: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Go on, without a reward for a sample that fails, until more than this share of a batch has failed. "
+            "At 0 the first failure ends it.",
+        ),
+    ] = 0.0,
+    debug: Debug = False,
+) -> None:
+    """Score a file of samples; write one row a sample, and print the statistics of each reward."""
+    with _told_in_a_line(debug=debug):
+        from flux_rewards.cli.progress import TerminalProgress  # noqa: PLC0415
+        from flux_rewards.cli.score import score_file  # noqa: PLC0415
+        from flux_rewards.cli.tables import output_console, summary_table  # noqa: PLC0415
+
+        with TerminalProgress() as progress:
+            scored = score_file(
+                rewards,
+                samples,
+                out,
+                use_eval=use_eval,
+                batch_size=batch_size,
+                max_failure_rate=max_failure_rate,
+                progress=progress,
+            )
+        console = output_console()
+        console.print(summary_table(scored))
+        console.print(f"{scored.summary.total.count} rows written to {out}", soft_wrap=True)
+
+
+@app.command("list")
+def list_(*, debug: Debug = False) -> None:
+    """List every registered reward: what it reads, its scope, its bounds and what it scores."""
+    with _told_in_a_line(debug=debug):
+        from flux_rewards.cli.catalogue import catalogue_table  # noqa: PLC0415
+        from flux_rewards.cli.tables import output_console  # noqa: PLC0415
+
+        output_console().print(catalogue_table())
+
+
+@app.command()
+def info(
+    name: Annotated[str, typer.Argument(help="A registered name, or the dotted path of a reward of your own.")],
+    *,
+    debug: Debug = False,
+) -> None:
+    """Tell all about one reward: parameters, attributes, documentation, and a configuration that works."""
+    with _told_in_a_line(debug=debug):
+        from flux_rewards.cli.catalogue import description  # noqa: PLC0415
+        from flux_rewards.cli.tables import output_console  # noqa: PLC0415
+
+        console = output_console()
+        for block in description(name):
+            console.print(block, soft_wrap=isinstance(block, str))
