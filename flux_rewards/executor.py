@@ -8,9 +8,11 @@ runs on one thread. The plain call and the asynchronous one differ in the thread
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import threading
+import weakref
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -95,7 +97,7 @@ class _Job:
             leaf.cut(samples)
         self._outstanding = sum(len(leaf.chunks) for leaf in self.leaves.values())
         if self._outstanding == 0:
-            self.finished.set_result(None)
+            self.end()
 
     def _walk(self, root: Node) -> None:
         """Find leaves and folds; a node reached twice counts once, and its mask holds only if every path has one."""
@@ -136,20 +138,23 @@ class _Job:
         lanes = lanes_of(leaf.reward)
 
         def work() -> None:
+            if not lanes.enter(leaf.reward.num_workers, submit):
+                return  # this worker is free for others meanwhile
             _thread.in_pool = True
             try:
                 self.run_chunk(leaf, indices)
             finally:
                 lanes.leave()
 
-        def begin() -> None:
+        def submit() -> bool:
             try:
                 pool.submit(work)
-            except RuntimeError as error:  # the pool was closed meanwhile
-                lanes.leave()
-                self._chunk_done(ContractError(f"the executor was closed before the call ended: {error}"))
+            except RuntimeError as error:  # the pool, or the interpreter, is shutting down
+                self.end(ContractError(f"the executor was closed before the call ended: {error}"))
+                return False
+            return True
 
-        lanes.enter(begin, leaf.reward.num_workers)
+        submit()
 
     def run_inline(self, leaf: _Leaf) -> None:
         """Run a leaf's chunks in the calling thread."""
@@ -157,6 +162,8 @@ class _Job:
         # A reward that calls itself from its own compute holds its lane already.
         nested = id(leaf.reward) in getattr(_thread, "busy", ())
         for indices in leaf.chunks:
+            if self.finished.done():
+                return
             if not nested:
                 lanes.wait(leaf.reward.num_workers)
             try:
@@ -167,7 +174,6 @@ class _Job:
 
     def run_chunk(self, leaf: _Leaf, indices: list[int]) -> None:
         if self.finished.done():  # failed or cancelled: start nothing more
-            self._chunk_done(None)
             return
         outer: tuple[int, ...] = getattr(_thread, "busy", ())
         _thread.busy = (*outer, id(leaf.reward))
@@ -176,25 +182,26 @@ class _Job:
             samples = self.samples if whole else [self.samples[position] for position in indices]
             batch = leaf.reward.score_chunk(samples, indices, masked=leaf.masked)
         except BaseException as error:
-            self._chunk_done(error)
+            self.end(error)
             if not isinstance(error, Exception):
                 raise
         else:
-            leaf.pieces.append((indices, batch))  # list.append is atomic
-            self._chunk_done(None)
+            with self._lock:
+                leaf.pieces.append((indices, batch))
+                self._outstanding -= 1
+                done = self._outstanding == 0
+            if done:
+                self.end()
         finally:
             _thread.busy = outer
 
-    def _chunk_done(self, error: BaseException | None) -> None:
-        with self._lock:
-            self._outstanding -= 1
-            try:
-                if error is not None:
-                    self.finished.set_exception(error)
-                elif self._outstanding == 0:
-                    self.finished.set_result(None)
-            except InvalidStateError:
-                pass  # failed or cancelled before: the first outcome stands
+    def end(self, error: BaseException | None = None) -> None:
+        """The leaves are computed, or one has failed; the first outcome stands."""
+        with contextlib.suppress(InvalidStateError):
+            if error is None:
+                self.finished.set_result(None)
+            else:
+                self.finished.set_exception(error)
 
     def waiting_for(self) -> list[str]:
         return [leaf.reward.name for leaf in self.leaves.values() if len(leaf.pieces) < len(leaf.chunks)]
@@ -293,6 +300,7 @@ class Executor:
         self._threads = threads
         self._lock = threading.Lock()
         self._pool: tuple[int, ThreadPoolExecutor] | None = None
+        self._jobs: weakref.WeakSet[_Job] = weakref.WeakSet()
         self._closed = False
 
     def submit(self, reward: Node, samples: Sequence[Sample]) -> Pending:
@@ -302,7 +310,7 @@ class Executor:
             InputError: A sample lacks a field that a leaf of `reward` requires.
         """
         job = _Job(reward, samples)
-        job.start(list(job.leaves.values()), self._open_pool())
+        self._start(job, list(job.leaves.values()))
         return Pending(job)
 
     def run(self, reward: Node, samples: Sequence[Sample]) -> RewardBatch:
@@ -314,7 +322,7 @@ class Executor:
         ]
         try:
             if wide:
-                job.start(wide, self._open_pool())
+                self._start(job, wide)
             for leaf in job.leaves.values():
                 if leaf not in wide:
                     job.run_inline(leaf)
@@ -325,12 +333,15 @@ class Executor:
         return job.fold()
 
     def close(self) -> None:
-        """Refuse further calls, cancel the chunks that have not begun and wait for those in flight."""
+        """Refuse further calls, end those under way with an error and wait for the chunks in flight."""
         with self._lock:
             self._closed = True
-            pool = self._pool
+            pool, jobs = self._pool, list(self._jobs)
+        for job in jobs:
+            # What is queued does nothing from now on, and frees its lane.
+            job.end(ContractError("the executor was closed before the call ended"))
         if pool is not None and pool[0] == os.getpid():
-            pool[1].shutdown(wait=True, cancel_futures=True)
+            pool[1].shutdown(wait=True)
 
     def __enter__(self) -> Self:
         return self
@@ -338,16 +349,15 @@ class Executor:
     def __exit__(self, *_exc: object) -> None:
         self.close()
 
-    def _open_pool(self) -> ThreadPoolExecutor:
+    def _start(self, job: _Job, leaves: Sequence[_Leaf]) -> None:
         with self._lock:
             if self._closed:
                 raise ContractError("the executor is closed; make a new one")
             if self._pool is None or self._pool[0] != os.getpid():  # threads don't survive a fork
-                self._pool = (
-                    os.getpid(),
-                    ThreadPoolExecutor(self._threads, thread_name_prefix="flux-rewards"),
-                )
-            return self._pool[1]
+                self._pool = (os.getpid(), ThreadPoolExecutor(self._threads, thread_name_prefix="flux-rewards"))
+            pool = self._pool[1]
+            self._jobs.add(job)
+        job.start(leaves, pool)
 
 
 @functools.cache

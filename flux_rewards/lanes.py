@@ -12,45 +12,66 @@ __all__ = ["Lanes", "lanes_of"]
 
 
 class Lanes:
-    """How many chunks of one reward are in flight, over all calls and executors; the rest wait in order."""
+    """The lanes of one reward, over all calls, threads and executors.
+
+    Only a thread that runs a call holds a lane. Whoever finds none free is woken when one is, and tries again. A
+    blocked thread and a queued call are woken side by side: the queued one may stand in line behind that very thread.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._in_flight = 0
-        self._waiting: deque[Callable[[], Any]] = deque()
+        self._queued: deque[Callable[[], bool]] = deque()
+        self._blocked: deque[threading.Event] = deque()
 
-    def enter(self, start: Callable[[], Any], limit: int) -> None:
-        """Call `start` as soon as a lane is free: now, or in the thread that frees one."""
-        with self._lock:
-            if self._in_flight >= limit:
-                self._waiting.append(start)
-                return
-            self._in_flight += 1
-        start()
+    def enter(self, limit: int, retry: Callable[[], bool]) -> bool:
+        """Take a lane if one is free; else `retry` is called when it is time to try again.
 
-    def leave(self) -> None:
-        """Free a lane, for the call that waits longest."""
-        with self._lock:
-            start = self._waiting.popleft() if self._waiting else None
-            if start is None:
-                self._in_flight -= 1
-        if start is not None:
-            start()
+        `retry` returns False where nobody is left to try, so that the next one is called instead.
+        """
+        return self._enter(limit, self._queued, retry)
 
     def wait(self, limit: int) -> None:
-        """Block the calling thread, which is never a worker, until a lane is its own."""
-        entered = threading.Event()
-        self.enter(entered.set, limit)
+        """Block the calling thread until it has a lane."""
+        woken = threading.Event()
         try:
-            entered.wait()
-        except BaseException:  # an interrupt must not take the lane along
+            while not self._enter(limit, self._blocked, woken):
+                woken.wait()
+                woken.clear()
+        except BaseException:  # an interrupt must not take a turn along
             with self._lock:
-                given_up = entered.set in self._waiting
-                if given_up:
-                    self._waiting.remove(entered.set)
-            if not given_up:
-                self.leave()
+                turn_taken = woken not in self._blocked
+                if not turn_taken:
+                    self._blocked.remove(woken)
+            if turn_taken:
+                self._wake()
             raise
+
+    def leave(self) -> None:
+        """Free a lane, and wake those that have waited longest for one."""
+        with self._lock:
+            self._in_flight -= 1
+        self._wake()
+
+    def _enter(self, limit: int, line: deque[Any], waiter: Any) -> bool:
+        with self._lock:
+            if self._in_flight < limit:
+                self._in_flight += 1
+                return True
+            line.append(waiter)
+            return False
+
+    def _wake(self) -> None:
+        with self._lock:
+            if self._blocked:
+                self._blocked.popleft().set()
+        while True:
+            with self._lock:
+                if not self._queued:
+                    return
+                retry = self._queued.popleft()
+            if retry():  # outside the lock: it may run code of an executor
+                return
 
 
 _lanes_lock = threading.Lock()

@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import os
+import random
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ from flux_rewards import (
     Scale,
 )
 from flux_rewards.executor import default_executor
+from flux_rewards.lanes import Lanes
 
 SAMPLES = [Sample(f"p{index // 4}", "x" * index) for index in range(40)]
 
@@ -389,7 +391,7 @@ def test_closing_does_not_leave_anyone_waiting() -> None:
     time.sleep(0.05)
     release.set()
     closer.join(60)
-    with pytest.raises((ContractError, concurrent.futures.CancelledError)):
+    with pytest.raises(ContractError, match="closed"):
         pending.result(timeout=60)
 
 
@@ -413,3 +415,107 @@ def test_a_forked_child_can_score() -> None:
     os.waitpid(child, 0)
     assert answer == str(float(sum(range(40))))
     assert pending.result(60).rewards.sum() == sum(range(40))
+
+
+def test_a_nested_call_waits_for_running_calls_only() -> None:
+    """A lane is not held by a chunk that is stuck in the queue behind the one that waits for it."""
+    inner = Watched(batch_size=4)
+
+    class Outer(RewardFunction):
+        def compute_rewards(self, samples: Sequence[Sample]) -> Any:
+            return inner(samples)
+
+    with Executor(threads=1) as executor:
+        tree = CompositeReward([(Outer(batch_size=5), 1.0), (inner, 1.0), (Outer(), 1.0)])
+        batch = executor.submit(tree, SAMPLES).result(timeout=60)
+    np.testing.assert_array_equal(batch.rewards, 3.0 * np.arange(40))
+    assert inner.most == 1
+
+
+def test_closing_frees_every_lane() -> None:
+    """A reward whose call was cut off can be used again, at once."""
+    begun, release = threading.Event(), threading.Event()
+
+    class Slow(RewardFunction):
+        batch_size = 1
+
+        def compute_rewards(self, samples: Sequence[Sample]) -> Any:
+            begun.set()
+            release.wait(60)
+            return [1.0]
+
+    slow, queued = Slow(), Watched(batch_size=1)
+    executor = Executor(threads=1)
+    pending = executor.submit(CompositeReward([(slow, 1.0), (queued, 1.0)]), [Sample(response="a")] * 2000)
+    assert begun.wait(60)
+    closer = threading.Thread(target=executor.close)
+    closer.start()
+    with pytest.raises(ContractError, match="closed before the call ended"):
+        pending.result(timeout=60)
+    release.set()
+    closer.join(60)
+    assert queued.calls == []
+    assert queued([Sample(response="ab")]).rewards.tolist() == [2.0]
+    assert slow([Sample()]).rewards.tolist() == [1.0]
+
+
+def test_a_free_lane_wakes_all_that_could_use_it() -> None:
+    """A queued call that is gone is passed over, and one that stands behind a blocked thread does not hold it up."""
+    lanes = Lanes()
+    woken: list[str] = []
+
+    def gone() -> bool:
+        woken.append("gone")
+        return False
+
+    def queued() -> bool:
+        woken.append("queued")
+        return True
+
+    assert lanes.enter(1, queued)
+    assert not lanes.enter(1, gone)
+    assert not lanes.enter(1, queued)
+    blocked = threading.Thread(target=lanes.wait, args=(1,))
+    blocked.start()
+    while not lanes._blocked:
+        time.sleep(0.001)
+    lanes.leave()
+    blocked.join(60)
+    assert not blocked.is_alive()
+    assert woken == ["gone", "queued"]
+
+
+def test_many_trees_share_leaves_nested_calls_and_small_pools() -> None:
+    """Nothing waits for ever, whoever cancels, and no limit is exceeded."""
+    generator = random.Random(0)
+    leaves = [Watched(0.0002, batch_size=size, num_workers=workers) for size, workers in [(1, 1), (3, 2), (7, 4)]]
+
+    class Outer(RewardFunction):
+        def __init__(self, inner: RewardFunction) -> None:
+            self.inner = inner
+
+        def compute_rewards(self, samples: Sequence[Sample]) -> Any:
+            return self.inner(samples)
+
+    nodes: list[RewardFunction] = [*leaves, *(Outer(leaf) for leaf in leaves)]
+    trees = [CompositeReward([(generator.choice(nodes), 1.0) for _ in range(3)]) for _ in range(60)]
+    executors = [Executor(threads=count) for count in (1, 2, 3)]
+
+    def call(number: int) -> None:
+        tree = trees[number]
+        if number % 3 == 0:
+            batch = tree(SAMPLES)
+        else:
+            pending = executors[number % 2 + number % 5 % 2].submit(tree, SAMPLES)
+            if number % 7 == 0:
+                pending.cancel()
+                return
+            batch = pending.result(timeout=120)
+        np.testing.assert_array_equal(batch.rewards, 3.0 * np.arange(40))
+
+    with concurrent.futures.ThreadPoolExecutor(12) as callers:
+        list(callers.map(call, range(len(trees)), timeout=240))
+    for executor in executors:
+        executor.close()
+    for leaf in leaves:
+        assert leaf.most <= leaf.num_workers
