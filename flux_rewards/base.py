@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["Combinator", "RewardFunction", "RewardOptions"]
 
 
+_METHODS = {"compute_reward", "compute_rewards"}
+
+
 class RewardOptions(TypedDict, total=False):
     """Keyword arguments that every reward of the library takes beside its own; see `RewardFunction`."""
 
@@ -96,7 +99,7 @@ class RewardFunction(Parametrised):
         super().__init_subclass__(**kwargs)
         if "name" not in vars(cls):
             cls.name = cls.__name__
-        own = [method for method in ("compute_reward", "compute_rewards") if method in vars(cls)]
+        own = _METHODS & vars(cls).keys()
         for method in own:
             if inspect.iscoroutinefunction(vars(cls)[method]):
                 raise ContractError(
@@ -107,9 +110,10 @@ class RewardFunction(Parametrised):
             raise ContractError(
                 f"{cls.__name__} overrides both compute_reward and compute_rewards; keep one, or two truths may differ"
             )
-        if own:
-            cls._by_sample = own == ["compute_reward"]
-        elif not abstract and cls.compute_reward is _BASE_REWARD and cls.compute_rewards is _BASE_REWARDS:
+        # The nearest class that overrides one of them decides, a mixin's too.
+        author = next(base for base in cls.__mro__ if not _METHODS.isdisjoint(vars(base)))
+        cls._by_sample = "compute_reward" in vars(author)
+        if author is RewardFunction and not abstract:
             raise ContractError(
                 f"{cls.__name__} must override compute_reward(self, sample) or compute_rewards(self, samples); "
                 f"for a base class of your own write class {cls.__name__}(..., abstract=True)"
@@ -184,6 +188,8 @@ class RewardFunction(Parametrised):
             ComputeError: A sample could not be scored.
             ContractError: The reward returned something else than one row a sample.
         """
+        if samples is None and not columns:
+            raise InputError("pass samples, or columns such as prompt=[...] and response=[...]", reward=self.name)
         if samples is None:
             samples = Sample.from_columns(**columns)
         elif columns:
@@ -304,10 +310,6 @@ class RewardFunction(Parametrised):
     def _rescale(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         scaled = values * self._scale
         return scaled if self._clip is None else np.clip(scaled, *self._clip)
-
-
-_BASE_REWARD = RewardFunction.compute_reward
-_BASE_REWARDS = RewardFunction.compute_rewards
 
 
 class _WholeChunkFailed(list[Exception]):

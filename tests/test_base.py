@@ -62,6 +62,12 @@ def test_what_is_not_a_list_of_samples_is_refused(bad: Any) -> None:
         Characters()(bad)
 
 
+def test_a_call_without_anything_is_refused() -> None:
+    """An empty batch is passed as one."""
+    with pytest.raises(InputError, match="pass samples, or columns"):
+        Characters()()
+
+
 def test_samples_and_columns_together_are_refused() -> None:
     """One of them would be ignored."""
     with pytest.raises(InputError, match="not both"):
@@ -253,6 +259,14 @@ def test_the_most_derived_method_wins() -> None:
         def compute_reward(self, sample: Sample) -> Any:
             return 8.0
 
+    class Mixin:
+        def compute_rewards(self, samples: Sequence[Sample]) -> Any:
+            return [float(len(samples))] * len(samples)
+
+    class Mixed(Mixin, RewardFunction):
+        pass
+
+    assert Mixed()([Sample()] * 3).rewards.tolist() == [3.0] * 3
     assert Batched()([Sample()]).rewards.tolist() == [7.0]
     assert Single()([Sample(response="a")]).rewards.tolist() == [8.0]
 
