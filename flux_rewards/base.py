@@ -67,12 +67,13 @@ class RewardFunction(Parametrised):
     Raises:
         ContractError: The class overrides neither or both methods, or one is a coroutine function.
 
-    >>> class Brevity(RewardFunction):
-    ...     required_fields = ("response",)
-    ...     def compute_reward(self, sample):
-    ...         return 1.0 - min(len(sample.response) / 100, 1.0)
-    >>> Brevity()(response=["short", "x" * 50]).rewards
-    array([0.95, 0.5 ])
+    Examples:
+        >>> class Brevity(RewardFunction):
+        ...     required_fields = ("response",)
+        ...     def compute_reward(self, sample):
+        ...         return 1.0 - min(len(sample.response) / 100, 1.0)
+        >>> Brevity()(response=["short", "x" * 50]).rewards
+        array([0.95, 0.5 ])
     """
 
     required_fields: Sequence[str] = ()
@@ -324,14 +325,15 @@ class Combinator(RewardFunction, abstract=True):
 
     Does not choose where its children run: that is the executor's part, and the same child twice runs once.
 
-    >>> from flux_rewards import FunctionReward, RewardBatch, Sample
-    >>> class Best(Combinator):
-    ...     def __init__(self, first, second):
-    ...         self.children = (first, second)
-    ...     def combine(self, batches, samples):
-    ...         return RewardBatch(np.fmax(batches[0].rewards, batches[1].rewards))
-    >>> Best(FunctionReward(lambda s: 1.0), FunctionReward(lambda s: 2.0))([Sample()]).rewards
-    array([2.])
+    Examples:
+        >>> from flux_rewards import FunctionReward, RewardBatch, Sample
+        >>> class Best(Combinator):
+        ...     def __init__(self, first, second):
+        ...         self.children = (first, second)
+        ...     def combine(self, batches, samples):
+        ...         return RewardBatch(np.fmax(batches[0].rewards, batches[1].rewards))
+        >>> Best(FunctionReward(lambda s: 1.0), FunctionReward(lambda s: 2.0))([Sample()]).rewards
+        array([2.])
     """
 
     group_wise: ClassVar[bool] = False

@@ -16,8 +16,9 @@ def resolve_path(path: str) -> Any:
     Raises:
         ConfigError: No such module or name; the message says which.
 
-    >>> resolve_path("math.exp")(0.0)
-    1.0
+    Examples:
+        >>> resolve_path("math.exp")(0.0)
+        1.0
     """
     module_name, _, name = path.replace(":", ".").rpartition(".")
     if not module_name:
@@ -39,8 +40,9 @@ def resolve_path(path: str) -> Any:
 def resolve_callable(function: Any, reward: str) -> Any:
     """The function itself, or the one that its dotted path names.
 
-    >>> resolve_callable("math.sqrt", "my_reward")(4.0)
-    2.0
+    Examples:
+        >>> resolve_callable("math.sqrt", "my_reward")(4.0)
+        2.0
     """
     found = resolve_path(function) if isinstance(function, str) else function
     if not callable(found):
@@ -51,9 +53,10 @@ def resolve_callable(function: Any, reward: str) -> Any:
 def path_of(value: Any) -> str | None:
     """The dotted path that imports `value` again, or None where there is none, as for a lambda.
 
-    >>> import math
-    >>> path_of(math.exp), path_of(lambda x: x)
-    ('math.exp', None)
+    Examples:
+        >>> import math
+        >>> path_of(math.exp), path_of(lambda x: x)
+        ('math.exp', None)
     """
     module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", "<none>")
     if module is None or module == "__main__" or "<" in name or "." in name:

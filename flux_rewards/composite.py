@@ -42,12 +42,13 @@ class CompositeReward(Combinator):
 
     Does not rescale the sum of a sample for the parts that are left out.
 
-    >>> from flux_rewards import FunctionReward, Sample
-    >>> length = FunctionReward(lambda sample: len(sample.response), name="length")
-    >>> digits = FunctionReward(lambda sample: sum(map(str.isdigit, sample.response)), name="digits")
-    >>> batch = CompositeReward([(length, -0.5), (digits, 2.0)])([Sample(response="a 12")])
-    >>> batch.rewards, batch.parts["length"].rewards
-    (array([2.]), array([4.]))
+    Examples:
+        >>> from flux_rewards import FunctionReward, Sample
+        >>> length = FunctionReward(lambda sample: len(sample.response), name="length")
+        >>> digits = FunctionReward(lambda sample: sum(map(str.isdigit, sample.response)), name="digits")
+        >>> batch = CompositeReward([(length, -0.5), (digits, 2.0)])([Sample(response="a 12")])
+        >>> batch.rewards, batch.parts["length"].rewards
+        (array([2.]), array([4.]))
     """
 
     example_config = {"rewards": [{"reward_model": "length", "target": 40, "weight": 0.5}]}
@@ -139,9 +140,10 @@ class Product(Combinator):
 
     Does not keep token rewards: a product has no dense view.
 
-    >>> from flux_rewards import FunctionReward, Sample
-    >>> Product([FunctionReward(lambda s: 0.5), FunctionReward(lambda s: 3.0)])([Sample()]).rewards
-    array([1.5])
+    Examples:
+        >>> from flux_rewards import FunctionReward, Sample
+        >>> Product([FunctionReward(lambda s: 0.5), FunctionReward(lambda s: 3.0)])([Sample()]).rewards
+        array([1.5])
     """
 
     example_config = {"rewards": [{"reward_model": "length", "target": 40}]}
@@ -188,11 +190,12 @@ class Gate(Combinator):
     Does not save the work of `reward` behind a closed gate: leaves are computed for all samples.
     Source: the conditioned reward of GDPO (arXiv 2601.05242, eq. 8).
 
-    >>> from flux_rewards import FunctionReward, Sample
-    >>> correct = FunctionReward(lambda s: float("4" in s.response), name="correct")
-    >>> brief = FunctionReward(lambda s: 1 / len(s.response), name="brief")
-    >>> Gate(brief, when=correct, at_least=1.0)([Sample(response="4"), Sample(response="5")]).rewards
-    array([1., 0.])
+    Examples:
+        >>> from flux_rewards import FunctionReward, Sample
+        >>> correct = FunctionReward(lambda s: float("4" in s.response), name="correct")
+        >>> brief = FunctionReward(lambda s: 1 / len(s.response), name="brief")
+        >>> Gate(brief, when=correct, at_least=1.0)([Sample(response="4"), Sample(response="5")]).rewards
+        array([1., 0.])
     """
 
     example_config = {
@@ -246,8 +249,9 @@ class Gate(Combinator):
 def distinct(names: Any) -> list[str]:
     """Names with ``_2``, ``_3`` ... appended where they repeat.
 
-    >>> distinct(["length", "length", "format", "length"])
-    ['length', 'length_2', 'format', 'length_3']
+    Examples:
+        >>> distinct(["length", "length", "format", "length"])
+        ['length', 'length_2', 'format', 'length_3']
     """
     given = list(names)
     taken: list[str] = []

@@ -65,9 +65,10 @@ def load_rewards(
     Raises:
         ConfigError: With the entry, the key, and the close match of what is unknown.
 
-    >>> loaded = load_rewards({"rewards": [{"name": "brief", "reward_model": "length", "weight": 0.2, "target": 4}]})
-    >>> loaded.train(response=["one two three four"]).rewards, loaded.eval is loaded.train
-    (array([0.2]), True)
+    Examples:
+        >>> loaded = load_rewards([{"name": "brief", "reward_model": "length", "weight": 0.2, "target": 4}])
+        >>> loaded.train(response=["one two three four"]).rewards, loaded.eval is loaded.train
+        (array([0.2]), True)
     """
     where = ""
     config: Any = source
@@ -224,9 +225,10 @@ def to_config(rewards: LoadedRewards | RewardFunction) -> dict[str, Any]:
     Raises:
         ConfigError: A parameter cannot be written down, such as a lambda.
 
-    >>> from flux_rewards import LengthReward
-    >>> to_config(CompositeReward({"brief": (LengthReward(target=40), 0.2)}))
-    {'rewards': [{'name': 'brief', 'reward_model': 'length', 'weight': 0.2, 'target': 40}]}
+    Examples:
+        >>> from flux_rewards import LengthReward
+        >>> to_config(CompositeReward({"brief": (LengthReward(target=40), 0.2)}))
+        {'rewards': [{'name': 'brief', 'reward_model': 'length', 'weight': 0.2, 'target': 40}]}
     """
     if not isinstance(rewards, LoadedRewards):
         return {"rewards": _section(rewards)}

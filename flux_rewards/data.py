@@ -37,8 +37,9 @@ class Sample:
         group_id: Samples with the same id are compared by group-scoped rewards.
         metadata: Anything else.
 
-    >>> Sample("What is 2 + 2?", "A: 4", reference="4")
-    Sample(prompt='What is 2 + 2?', response='A: 4', reference='4')
+    Examples:
+        >>> Sample("What is 2 + 2?", "A: 4", reference="4")
+        Sample(prompt='What is 2 + 2?', response='A: 4', reference='4')
     """
 
     prompt: str | Messages | None = None
@@ -73,10 +74,11 @@ class Sample:
         Raises:
             InputError: There is no response, or it is neither text nor messages with an assistant among them.
 
-        >>> call = {"role": "assistant", "tool_calls": [{"function": {"name": "add"}}]}
-        >>> Sample(response=[call, {"role": "tool", "content": "4"},
-        ...                  {"role": "assistant", "content": [{"type": "text", "text": "It is 4."}]}]).response_text
-        'It is 4.'
+        Examples:
+            >>> call = {"role": "assistant", "tool_calls": [{"function": {"name": "add"}}]}
+            >>> Sample(response=[call, {"role": "tool", "content": "4"},
+            ...                  {"role": "assistant", "content": [{"type": "text", "text": "So 4."}]}]).response_text
+            'So 4.'
         """
         if isinstance(self.response, str):
             return self.response
@@ -89,8 +91,9 @@ class Sample:
         Raises:
             InputError: A column is not a field of `Sample`, is a single text or mapping, or differs in length.
 
-        >>> Sample.from_columns(prompt=["a", "b"], response=["1", "2"])
-        [Sample(prompt='a', response='1'), Sample(prompt='b', response='2')]
+        Examples:
+            >>> Sample.from_columns(prompt=["a", "b"], response=["1", "2"])
+            [Sample(prompt='a', response='1'), Sample(prompt='b', response='2')]
         """
         given = {name: column for name, column in columns.items() if column is not None}
         lengths: dict[str, int] = {}
@@ -132,8 +135,9 @@ class RewardOutput:
     Raises:
         ContractError: `reward` is not a number.
 
-    >>> RewardOutput(1, metadata={"raw": 3}).reward
-    1.0
+    Examples:
+        >>> RewardOutput(1, metadata={"raw": 3}).reward
+        1.0
     """
 
     reward: float = float("nan")
@@ -162,9 +166,10 @@ class RewardBatch:
         errors: Reason by position, for the samples that failed.
         parts: What each component said, by its name.
 
-    >>> batch = RewardBatch([0.5, float("nan")], errors={1: "TimeoutError"})
-    >>> batch.failed.tolist(), batch[1].error
-    ([False, True], 'TimeoutError')
+    Examples:
+        >>> batch = RewardBatch([0.5, float("nan")], errors={1: "TimeoutError"})
+        >>> batch.failed.tolist(), batch[1].error
+        ([False, True], 'TimeoutError')
     """
 
     rewards: NDArray[np.float64]
@@ -223,8 +228,9 @@ class RewardBatch:
     def scatter(count: int, pieces: Sequence[tuple[Sequence[int], RewardBatch]]) -> RewardBatch:
         """Put pieces back in order: ``pieces[k] = (positions, batch)``; positions that no piece covers are NaN.
 
-        >>> RewardBatch.scatter(3, [([2, 0], RewardBatch([1.0, 2.0]))]).rewards
-        array([ 2., nan,  1.])
+        Examples:
+            >>> RewardBatch.scatter(3, [([2, 0], RewardBatch([1.0, 2.0]))]).rewards
+            array([ 2., nan,  1.])
         """
         rewards = np.full(count, np.nan)
         tokens: list[NDArray[np.float64] | None] | None = None

@@ -50,8 +50,9 @@ class FluxRewardsError(Exception):
     Attributes:
         retryable: Whether the same call may succeed later.
 
-    >>> print(InputError("expected text, found 3", reward="length", field="response", index=7))
-    reward 'length', sample 7, field 'response': expected text, found 3
+    Examples:
+        >>> print(InputError("expected text, found 3", reward="length", field="response", index=7))
+        reward 'length', sample 7, field 'response': expected text, found 3
     """
 
     retryable: bool = False
@@ -135,8 +136,9 @@ class JudgeError(ComputeError):
 def close_match(word: str, known: Iterable[str]) -> str:
     """Return a hint such as `` (did you mean 'length'?)`` for the end of a message, or nothing.
 
-    >>> close_match("lenght", ["length", "format"])
-    " (did you mean 'length'?)"
+    Examples:
+        >>> close_match("lenght", ["length", "format"])
+        " (did you mean 'length'?)"
     """
     by_folded = {name.casefold(): name for name in known}
     found = difflib.get_close_matches(word.casefold(), list(by_folded), n=2, cutoff=0.6)
@@ -146,8 +148,9 @@ def close_match(word: str, known: Iterable[str]) -> str:
 def brief(value: Any) -> str:
     """A value for a message: text cut short, media by kind and size, never whole.
 
-    >>> brief("a" * 500)
-    "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa... (502 characters)"
+    Examples:
+        >>> brief("a" * 500)
+        "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa... (502 characters)"
     """
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"<{type(value).__name__} {value.dtype} {tuple(value.shape)}>"

@@ -232,11 +232,12 @@ class _Job:
 class Pending:
     """A call that is under way: await it, or ask for its `result`.
 
-    >>> from flux_rewards import Executor, FunctionReward, Sample
-    >>> with Executor() as executor:
-    ...     pending = executor.submit(FunctionReward(lambda sample: len(sample.response)), [Sample(response="abc")])
-    ...     pending.result(timeout=60).rewards
-    array([3.])
+    Examples:
+        >>> from flux_rewards import Executor, FunctionReward, Sample
+        >>> with Executor() as executor:
+        ...     pending = executor.submit(FunctionReward(lambda sample: len(sample.response)), [Sample(response="abc")])
+        ...     pending.result(timeout=60).rewards
+        array([3.])
     """
 
     def __init__(self, job: _Job) -> None:

@@ -22,8 +22,9 @@ def fingerprint(value: Any, memo: dict[int, bytes] | None = None) -> bytes:  # n
         memo: Digests by ``id`` of media already seen in this call, so that an image shared by a whole
             group is read once. The caller keeps those objects alive meanwhile.
 
-    >>> fingerprint([1, "a"]) == fingerprint([1, "a"]), fingerprint("1") == fingerprint(1)
-    (True, False)
+    Examples:
+        >>> fingerprint([1, "a"]) == fingerprint([1, "a"]), fingerprint("1") == fingerprint(1)
+        (True, False)
     """
     memo = {} if memo is None else memo
     if (known := memo.get(id(value))) is not None:
@@ -75,9 +76,10 @@ def _buffer(value: Any) -> tuple[bytes, bytes] | None:
 def same(left: Any, right: Any) -> bool:
     """Whether two values are equal, arrays, tensors and images by content, and never an array of answers.
 
-    >>> import numpy as np
-    >>> same({"a": np.zeros(2)}, {"a": np.zeros(2)}), same([1, 2], (1, 2))
-    (True, False)
+    Examples:
+        >>> import numpy as np
+        >>> same({"a": np.zeros(2)}, {"a": np.zeros(2)}), same([1, 2], (1, 2))
+        (True, False)
     """
     if left is right:
         return True

@@ -21,10 +21,11 @@ def group_keys(samples: Sequence[Sample]) -> list[Hashable]:
     Samples without a `group_id` are a group when they have the same prompt and the same condition media,
     compared by content, so that copies in another process agree.
 
-    >>> from flux_rewards.data import Sample
-    >>> a, b, c = group_keys([Sample("x"), Sample("x", group_id=3), Sample("x")])
-    >>> a == c, a == b
-    (True, False)
+    Examples:
+        >>> from flux_rewards.data import Sample
+        >>> a, b, c = group_keys([Sample("x"), Sample("x", group_id=3), Sample("x")])
+        >>> a == c, a == b
+        (True, False)
     """
     memo: dict[int, bytes] = {}
     keys: list[Hashable] = []
@@ -44,9 +45,10 @@ def group_keys(samples: Sequence[Sample]) -> list[Hashable]:
 def has_group(sample: Sample) -> bool:
     """Whether anything says which group the sample belongs to: an id, a prompt, or condition media.
 
-    >>> from flux_rewards.data import Sample
-    >>> has_group(Sample(response="x")), has_group(Sample("q", "x"))
-    (False, True)
+    Examples:
+        >>> from flux_rewards.data import Sample
+        >>> has_group(Sample(response="x")), has_group(Sample("q", "x"))
+        (False, True)
     """
     return any(
         known is not None
@@ -60,9 +62,10 @@ def split_groups(samples: Sequence[Sample]) -> list[list[int]]:
     Raises:
         InputError: A sample has neither a `group_id` nor a prompt nor condition media.
 
-    >>> from flux_rewards.data import Sample
-    >>> split_groups([Sample("x"), Sample("y"), Sample("x")])
-    [[0, 2], [1]]
+    Examples:
+        >>> from flux_rewards.data import Sample
+        >>> split_groups([Sample("x"), Sample("y"), Sample("x")])
+        [[0, 2], [1]]
     """
     groups: dict[Hashable, list[int]] = {}
     for position, sample in enumerate(samples):

@@ -75,10 +75,11 @@ class GroupRank(GroupTransform):
         centered: Subtract 0.5, so that the mean of a group is 0.
         name: What it is called.
 
-    >>> from flux_rewards import FunctionReward
-    >>> rank = GroupRank(FunctionReward(lambda s: len(s.response)))
-    >>> rank(prompt=["q"] * 4, response=["a", "bb", "cc", "dddd"]).rewards
-    array([0. , 0.5, 0.5, 1. ])
+    Examples:
+        >>> from flux_rewards import FunctionReward
+        >>> rank = GroupRank(FunctionReward(lambda s: len(s.response)))
+        >>> rank(prompt=["q"] * 4, response=["a", "bb", "cc", "dddd"]).rewards
+        array([0. , 0.5, 0.5, 1. ])
     """
 
     def __init__(
@@ -112,10 +113,11 @@ class GroupNormalize(GroupTransform):
 
     Source: the group advantage of GRPO (arXiv 2402.03300).
 
-    >>> from flux_rewards import FunctionReward
-    >>> z = GroupNormalize(FunctionReward(lambda s: len(s.response)), epsilon=0.0)
-    >>> z(prompt=["q"] * 3, response=["a", "bb", "ccc"]).rewards
-    array([-1.,  0.,  1.])
+    Examples:
+        >>> from flux_rewards import FunctionReward
+        >>> z = GroupNormalize(FunctionReward(lambda s: len(s.response)), epsilon=0.0)
+        >>> z(prompt=["q"] * 3, response=["a", "bb", "ccc"]).rewards
+        array([-1.,  0.,  1.])
     """
 
     def __init__(
@@ -137,10 +139,11 @@ class GroupCenter(GroupTransform):
 
     Source: Dr. GRPO (arXiv 2503.20783), which leaves the standard deviation out.
 
-    >>> from flux_rewards import FunctionReward
-    >>> center = GroupCenter(FunctionReward(lambda s: len(s.response)))
-    >>> center(prompt=["q", "q", "r"], response=["a", "ccc", "dd"]).rewards
-    array([-1.,  1.,  0.])
+    Examples:
+        >>> from flux_rewards import FunctionReward
+        >>> center = GroupCenter(FunctionReward(lambda s: len(s.response)))
+        >>> center(prompt=["q", "q", "r"], response=["a", "ccc", "dd"]).rewards
+        array([-1.,  1.,  0.])
     """
 
     def apply_to_group(self, rewards: Values) -> Values:
@@ -155,10 +158,11 @@ class LeaveOneOut(GroupTransform):
 
     Equals ``n / (n - 1)`` times `GroupCenter`. Source: RLOO (arXiv 2402.14740).
 
-    >>> from flux_rewards import FunctionReward
-    >>> rloo = LeaveOneOut(FunctionReward(lambda s: len(s.response)))
-    >>> rloo(prompt=["q"] * 3, response=["a", "a", "dddd"]).rewards
-    array([-1.5, -1.5,  3. ])
+    Examples:
+        >>> from flux_rewards import FunctionReward
+        >>> rloo = LeaveOneOut(FunctionReward(lambda s: len(s.response)))
+        >>> rloo(prompt=["q"] * 3, response=["a", "a", "dddd"]).rewards
+        array([-1.5, -1.5,  3. ])
     """
 
     def apply_to_group(self, rewards: Values) -> Values:
@@ -177,10 +181,11 @@ class BestOfGroup(GroupTransform):
         ties: What several best ones get: ``"share"`` divides the 1 among them, ``"all"`` gives it to each.
         name: What it is called.
 
-    >>> from flux_rewards import FunctionReward
-    >>> best = BestOfGroup(FunctionReward(lambda s: len(s.response)))
-    >>> best(prompt=["q"] * 4, response=["a", "cc", "cc", "b"]).rewards
-    array([0. , 0.5, 0.5, 0. ])
+    Examples:
+        >>> from flux_rewards import FunctionReward
+        >>> best = BestOfGroup(FunctionReward(lambda s: len(s.response)))
+        >>> best(prompt=["q"] * 4, response=["a", "cc", "cc", "b"]).rewards
+        array([0. , 0.5, 0.5, 0. ])
     """
 
     def __init__(self, reward: RewardFunction, ties: str = "share", *, name: str | None = None) -> None:

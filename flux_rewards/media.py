@@ -64,8 +64,9 @@ def to_pil(image: Any, *, field: str = "image", index: int | None = None, reward
     Raises:
         InputError: It is no such image.
 
-    >>> to_pil(np.full((2, 3), 0.5)).getpixel((0, 0))
-    (128, 128, 128)
+    Examples:
+        >>> to_pil(np.full((2, 3), 0.5)).getpixel((0, 0))
+        (128, 128, 128)
     """
     return _pil(image, _Place(field, index, reward))
 
@@ -75,8 +76,9 @@ def to_tensor(image: Any, *, field: str = "image", index: int | None = None, rew
 
     uint8 is divided by 255; a float32 RGB tensor keeps its values, and its gradient.
 
-    >>> to_tensor(np.full((2, 3, 3), 51, dtype=np.uint8))[:, 0, 0]
-    tensor([0.2000, 0.2000, 0.2000])
+    Examples:
+        >>> to_tensor(np.full((2, 3, 3), 51, dtype=np.uint8))[:, 0, 0]
+        tensor([0.2000, 0.2000, 0.2000])
     """
     return _tensor(image, _Place(field, index, reward))
 
@@ -86,8 +88,9 @@ def video_to_pil(
 ) -> list[Image.Image]:
     """A video as frames: from a list of images, or an array or tensor (T, C, H, W) or (T, H, W, C).
 
-    >>> len(video_to_pil(np.zeros((4, 2, 3, 3), dtype=np.uint8)))
-    4
+    Examples:
+        >>> len(video_to_pil(np.zeros((4, 2, 3, 3), dtype=np.uint8)))
+        4
     """
     return _frames(video, _Place(field, index, reward), _pil)
 
@@ -97,8 +100,9 @@ def video_to_tensor(
 ) -> torch.Tensor:
     """A video as a float32 tensor (T, 3, H, W) in [0, 1].
 
-    >>> tuple(video_to_tensor(np.zeros((4, 2, 5, 3), dtype=np.uint8)).shape)
-    (4, 3, 2, 5)
+    Examples:
+        >>> tuple(video_to_tensor(np.zeros((4, 2, 5, 3), dtype=np.uint8)).shape)
+        (4, 3, 2, 5)
     """
     return _stacked(video, _Place(field, index, reward))
 
@@ -108,8 +112,9 @@ def images_to_pil(
 ) -> list[Image.Image]:
     """The images of one sample: from a list, an array or tensor (N, C, H, W) or (N, H, W, C), or one image.
 
-    >>> len(images_to_pil([np.zeros((2, 3)), np.zeros((4, 4))]))
-    2
+    Examples:
+        >>> len(images_to_pil([np.zeros((2, 3)), np.zeros((4, 4))]))
+        2
     """
     place = _Place(field, index, reward)
     return [_pil(image, place.at("image", number)) for number, image in enumerate(_images(images, place))]
@@ -120,8 +125,9 @@ def images_to_tensors(
 ) -> list[torch.Tensor]:
     """The images of one sample as float32 tensors (3, H, W) in [0, 1]; sizes may differ.
 
-    >>> [tuple(image.shape) for image in images_to_tensors([np.zeros((2, 3)), np.zeros((4, 4))])]
-    [(3, 2, 3), (3, 4, 4)]
+    Examples:
+        >>> [tuple(image.shape) for image in images_to_tensors([np.zeros((2, 3)), np.zeros((4, 4))])]
+        [(3, 2, 3), (3, 4, 4)]
     """
     place = _Place(field, index, reward)
     return [_tensor(image, place.at("image", number)) for number, image in enumerate(_images(images, place))]
@@ -132,8 +138,9 @@ def videos_to_pil(
 ) -> list[list[Image.Image]]:
     """The videos of one sample: from a list of videos, an array or tensor (N, T, C, H, W), or one (T, C, H, W).
 
-    >>> [len(video) for video in videos_to_pil(np.zeros((2, 4, 2, 3, 3), dtype=np.uint8))]
-    [4, 4]
+    Examples:
+        >>> [len(video) for video in videos_to_pil(np.zeros((2, 4, 2, 3, 3), dtype=np.uint8))]
+        [4, 4]
     """
     place = _Place(field, index, reward)
     found = enumerate(_videos(videos, place))
@@ -145,8 +152,9 @@ def videos_to_tensors(
 ) -> list[torch.Tensor]:
     """The videos of one sample as float32 tensors (T, 3, H, W) in [0, 1]; lengths and sizes may differ.
 
-    >>> [tuple(video.shape) for video in videos_to_tensors([[np.zeros((2, 3))]])]
-    [(1, 3, 2, 3)]
+    Examples:
+        >>> [tuple(video.shape) for video in videos_to_tensors([[np.zeros((2, 3))]])]
+        [(1, 3, 2, 3)]
     """
     place = _Place(field, index, reward)
     return [_stacked(video, place.at("video", number)) for number, video in enumerate(_videos(videos, place))]

@@ -17,12 +17,13 @@ __all__ = ["Parametrised", "accepted_parameters"]
 def accepted_parameters(kind: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """The named parameters of a function, or of a class's constructor, following ``**options`` to the base classes.
 
-    >>> class Base:
-    ...     def __init__(self, *, name=None): ...
-    >>> class Child(Base):
-    ...     def __init__(self, size, **options): ...
-    >>> list(accepted_parameters(Child))
-    ['size', 'name']
+    Examples:
+        >>> class Base:
+        ...     def __init__(self, *, name=None): ...
+        >>> class Child(Base):
+        ...     def __init__(self, size, **options): ...
+        >>> list(accepted_parameters(Child))
+        ['size', 'name']
     """
     found: dict[str, inspect.Parameter] = {}
     if not isinstance(kind, type):

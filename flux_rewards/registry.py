@@ -70,13 +70,14 @@ def register_reward(name: str) -> Callable[[F], F]:
     Raises:
         ConfigError: Another reward has the name, or what is decorated is not a reward.
 
-    >>> @register_reward("first_letter")
-    ... class FirstLetter(RewardFunction):
-    ...     required_fields = ("response",)
-    ...     def compute_reward(self, sample):
-    ...         return float(sample.response.startswith("A"))
-    >>> resolve_reward("First_Letter") is FirstLetter
-    True
+    Examples:
+        >>> @register_reward("first_letter")
+        ... class FirstLetter(RewardFunction):
+        ...     required_fields = ("response",)
+        ...     def compute_reward(self, sample):
+        ...         return float(sample.response.startswith("A"))
+        >>> resolve_reward("First_Letter") is FirstLetter
+        True
     """
     if not name or "." in name or ":" in name:
         raise ConfigError(
@@ -111,8 +112,9 @@ register_reward_model = register_reward
 def list_rewards() -> list[str]:
     """Every registered name, sorted: the library's own, those registered in code and those of installed plugins.
 
-    >>> "length" in list_rewards()
-    True
+    Examples:
+        >>> "length" in list_rewards()
+        True
     """
     names = {*_BUILTIN, *(_spelling[folded] for folded in _registered), *_plugins()}
     return sorted(names, key=str.casefold)
@@ -125,8 +127,9 @@ def resolve_reward(name: str) -> Factory:
         UnknownRewardError: No such name; the message lists close ones.
         ConfigError: What the path or the plugin names is not a reward, or cannot be imported.
 
-    >>> resolve_reward("length").__name__
-    'LengthReward'
+    Examples:
+        >>> resolve_reward("length").__name__
+        'LengthReward'
     """
     if not isinstance(name, str):
         raise ConfigError(f"a reward's name is text, found {brief(name)}")
@@ -150,8 +153,9 @@ def resolve_reward(name: str) -> Factory:
 def name_of(factory: Any) -> str | None:
     """The registered name of a class, or None.
 
-    >>> name_of(resolve_reward("length"))
-    'length'
+    Examples:
+        >>> name_of(resolve_reward("length"))
+        'length'
     """
     for folded, known in _registered.items():
         if known is factory:

@@ -54,9 +54,10 @@ class Check:
 def example_samples(count: int = 12, *, group_size: int = 4) -> list[Sample]:
     """Samples with every field, in groups: what a check uses when it is given none.
 
-    >>> samples = example_samples(4)
-    >>> samples[0].group_id, samples[0].reference, len(samples[0].token_ids) == len(samples[0].token_offsets)
-    ('group-0', '3', True)
+    Examples:
+        >>> samples = example_samples(4)
+        >>> samples[0].group_id, samples[0].reference, len(samples[0].token_ids) == len(samples[0].token_offsets)
+        ('group-0', '3', True)
     """
     generator = np.random.default_rng(0)
     samples: list[Sample] = []
@@ -87,8 +88,9 @@ def example_samples(count: int = 12, *, group_size: int = 4) -> list[Sample]:
 def characters(sample: Sample) -> float:
     """The number of characters of the response: a function that scores, for examples.
 
-    >>> characters(Sample(response="abc"))
-    3.0
+    Examples:
+        >>> characters(Sample(response="abc"))
+        3.0
     """
     return float(len(sample.response_text))
 
@@ -96,8 +98,9 @@ def characters(sample: Sample) -> float:
 def example_reward(name: str) -> Any:
     """A registered reward, built from its own example configuration.
 
-    >>> example_reward("length")
-    LengthReward(target=400)
+    Examples:
+        >>> example_reward("length")
+        LengthReward(target=400)
     """
     factory = resolve_reward(name)
     entry = {"reward_model": name, **getattr(factory, "example_config", {})}
@@ -116,9 +119,10 @@ def reward_checks(reward: Any, samples: Sequence[Sample] | None = None) -> list[
 
     Does not check that the scores are right: that takes numbers from elsewhere.
 
-    >>> from flux_rewards import LengthReward
-    >>> for check in reward_checks(LengthReward(target=40)):
-    ...     check()
+    Examples:
+        >>> from flux_rewards import LengthReward
+        >>> for check in reward_checks(LengthReward(target=40)):
+        ...     check()
     """
     batch = example_samples() if samples is None else list(samples)
     contract = _Contract(reward, batch)

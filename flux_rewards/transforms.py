@@ -83,9 +83,10 @@ class Scale(Transform):
         offset: What is then added; not spread over tokens.
         name: What it is called.
 
-    >>> from flux_rewards import FunctionReward, Sample
-    >>> Scale(FunctionReward(lambda s: 4.0), factor=0.5, offset=1.0)([Sample()]).rewards
-    array([3.])
+    Examples:
+        >>> from flux_rewards import FunctionReward, Sample
+        >>> Scale(FunctionReward(lambda s: 4.0), factor=0.5, offset=1.0)([Sample()]).rewards
+        array([3.])
     """
 
     example_config: ClassVar = {**Transform.example_config, "factor": 0.5}
@@ -117,9 +118,10 @@ class Clip(Transform):
         high: Greatest value; None for no limit.
         name: What it is called.
 
-    >>> from flux_rewards import FunctionReward, Sample
-    >>> Clip(FunctionReward(lambda s: 4.0), low=-1.0, high=1.0)([Sample()]).rewards
-    array([1.])
+    Examples:
+        >>> from flux_rewards import FunctionReward, Sample
+        >>> Clip(FunctionReward(lambda s: 4.0), low=-1.0, high=1.0)([Sample()]).rewards
+        array([1.])
     """
 
     example_config: ClassVar = {**Transform.example_config, "low": 0.0, "high": 0.5}
@@ -166,9 +168,10 @@ class Normalize(Transform):
 
     Does not estimate bounds from data and does not clip: a value outside given bounds leaves [0, 1].
 
-    >>> from flux_rewards import FunctionReward, Sample
-    >>> Normalize(FunctionReward(lambda s: 4.0), bounds=(1, 5))([Sample()]).rewards
-    array([0.75])
+    Examples:
+        >>> from flux_rewards import FunctionReward, Sample
+        >>> Normalize(FunctionReward(lambda s: 4.0), bounds=(1, 5))([Sample()]).rewards
+        array([0.75])
     """
 
     def __init__(
@@ -206,9 +209,10 @@ class Threshold(Transform):
 
     Does not keep token rewards: a threshold has no dense view.
 
-    >>> from flux_rewards import FunctionReward
-    >>> Threshold(FunctionReward(lambda s: len(s.response)), at_least=2)(response=["a", "ab"]).rewards
-    array([0., 1.])
+    Examples:
+        >>> from flux_rewards import FunctionReward
+        >>> Threshold(FunctionReward(lambda s: len(s.response)), at_least=2)(response=["a", "ab"]).rewards
+        array([0., 1.])
     """
 
     example_config: ClassVar = {**Transform.example_config, "at_least": 0.5}
@@ -246,9 +250,10 @@ class Map(Transform):
     Does not call the function for samples to which the reward does not apply, and keeps no token rewards. A function
     that raises, or returns NaN or infinity, has failed for that sample.
 
-    >>> from flux_rewards import FunctionReward, Sample
-    >>> Map(FunctionReward(lambda s: 3.0), lambda value: value**2)([Sample()]).rewards
-    array([9.])
+    Examples:
+        >>> from flux_rewards import FunctionReward, Sample
+        >>> Map(FunctionReward(lambda s: 3.0), lambda value: value**2)([Sample()]).rewards
+        array([9.])
     """
 
     example_config: ClassVar = {**Transform.example_config, "function": "math.exp"}

@@ -22,8 +22,9 @@ def number(
 ) -> float:
     """A finite number in [low, high], greater than `above`.
 
-    >>> number(0.5, "weight", "length", low=0, high=1)
-    0.5
+    Examples:
+        >>> number(0.5, "weight", "length", low=0, high=1)
+        0.5
     """
     ok = not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value)
     if not ok or not (low <= value <= high and value > above):
@@ -37,8 +38,9 @@ def number(
 def whole_number(value: Any, parameter: str, reward: str, *, low: int) -> int:
     """A whole number of at least `low`.
 
-    >>> whole_number(3, "n", "repetition", low=1)
-    3
+    Examples:
+        >>> whole_number(3, "n", "repetition", low=1)
+        3
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < low:
         raise ConfigError(f"{parameter} must be a whole number >= {low}, found {brief(value)}", reward=reward or None)
@@ -48,8 +50,9 @@ def whole_number(value: Any, parameter: str, reward: str, *, low: int) -> int:
 def interval(value: Any, parameter: str, reward: str) -> tuple[float, float]:
     """A pair (low, high) of finite numbers with low < high.
 
-    >>> interval([0, 1], "bounds", "normalize")
-    (0.0, 1.0)
+    Examples:
+        >>> interval([0, 1], "bounds", "normalize")
+        (0.0, 1.0)
     """
     if not isinstance(value, (list, tuple)) or len(value) != 2:
         raise ConfigError(f"{parameter} must be a pair (low, high), found {brief(value)}", reward=reward or None)
@@ -62,8 +65,9 @@ def interval(value: Any, parameter: str, reward: str) -> tuple[float, float]:
 def one_of(value: Any, parameter: str, reward: str, known: Sequence[str]) -> str:
     """One of a few words.
 
-    >>> one_of("mean", "ties", "group_rank", ["mean", "min"])
-    'mean'
+    Examples:
+        >>> one_of("mean", "ties", "group_rank", ["mean", "min"])
+        'mean'
     """
     if value not in known:
         hint = close_match(value, known) if isinstance(value, str) else ""
@@ -74,8 +78,9 @@ def one_of(value: Any, parameter: str, reward: str, known: Sequence[str]) -> str
 def texts(value: Any, parameter: str, reward: str) -> list[str]:
     """A list of non-empty texts; a lone text is refused, since it is a list of letters too.
 
-    >>> texts(["a", "b"], "good", "keyword")
-    ['a', 'b']
+    Examples:
+        >>> texts(["a", "b"], "good", "keyword")
+        ['a', 'b']
     """
     ok = isinstance(value, (list, tuple, set, frozenset)) and all(isinstance(item, str) and item for item in value)
     if not ok:

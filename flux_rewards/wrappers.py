@@ -59,11 +59,12 @@ class MaskErrors(Wrapper):
     Raises:
         ComputeError: On a call, more than `max_failure_rate` of the batch failed.
 
-    >>> from flux_rewards import FunctionReward
-    >>> inverse = MaskErrors(FunctionReward(lambda s: 1 / len(s.response), name="inverse"))
-    >>> batch = inverse(response=["ab", ""])
-    >>> batch.rewards, batch.errors
-    (array([0.5, nan]), {1: 'ZeroDivisionError: division by zero'})
+    Examples:
+        >>> from flux_rewards import FunctionReward
+        >>> inverse = MaskErrors(FunctionReward(lambda s: 1 / len(s.response), name="inverse"))
+        >>> batch = inverse(response=["ab", ""])
+        >>> batch.rewards, batch.errors
+        (array([0.5, nan]), {1: 'ZeroDivisionError: division by zero'})
     """
 
     masks_failures = True
@@ -112,10 +113,11 @@ class Batched(Wrapper):
         batch_size: Samples a call; overrides `RewardFunction.batch_size`. Group-scoped leaves still get whole groups.
         name: What it is called.
 
-    >>> from flux_rewards import FunctionReward, Sample
-    >>> sizes = FunctionReward(lambda samples: [len(samples)] * len(samples), call="batch")
-    >>> Batched(sizes, batch_size=2)([Sample()] * 3).rewards
-    array([2., 2., 1.])
+    Examples:
+        >>> from flux_rewards import FunctionReward, Sample
+        >>> sizes = FunctionReward(lambda samples: [len(samples)] * len(samples), call="batch")
+        >>> Batched(sizes, batch_size=2)([Sample()] * 3).rewards
+        array([2., 2., 1.])
     """
 
     example_config: ClassVar = {**Wrapper.example_config, "batch_size": 16}

@@ -16,6 +16,9 @@ def main() -> None:
     try:
         from flux_rewards.cli.app import app  # noqa: PLC0415  # importing the package stays free
 
+        # As `python -m` has it, so that a configuration can name a reward in the folder where one works.
+        if (here := os.getcwd()) not in sys.path:  # noqa: PTH109
+            sys.path.insert(0, here)
         app(prog_name="flux-rewards")
     except KeyboardInterrupt:
         _leave_at_once()

@@ -75,14 +75,15 @@ def description(name: str) -> Iterator[Table | str]:
 def example_yaml(name: str, factory: Factory) -> str:
     """A configuration with the reward, from its `example_config`.
 
-    >>> print(example_yaml("scale", resolve_reward("scale")))
-    rewards:
-    - reward_model: scale
-      weight: 1.0
-      reward:
-        reward_model: length
-        target: 40
-      factor: 0.5
+    Examples:
+        >>> print(example_yaml("scale", resolve_reward("scale")))
+        rewards:
+        - reward_model: scale
+          weight: 1.0
+          reward:
+            reward_model: length
+            target: 40
+          factor: 0.5
     """
     example = getattr(factory, "example_config", {})
     config = {"rewards": [{"reward_model": name, "weight": 1.0, **example}]}

@@ -27,8 +27,9 @@ def sample_of(values: Mapping[str, Any], folder: Path) -> Sample:
     Raises:
         ValueError: A field holds a value of the wrong type, or a key is there twice.
 
-    >>> sample_of({"response": "4", "image": "4.png", "source": "gsm8k"}, Path("data"))
-    Sample(response='4', image='data/4.png', metadata={'source': 'gsm8k'})
+    Examples:
+        >>> sample_of({"response": "4", "image": "4.png", "source": "gsm8k"}, Path("data"))
+        Sample(response='4', image='data/4.png', metadata={'source': 'gsm8k'})
     """
     fields: dict[str, Any] = {}
     others: dict[str, Any] = {}
@@ -49,8 +50,9 @@ def near_misses(names: Mapping[str, Any]) -> dict[str, str]:
 
     A name that only goes on after a field that is there too, as ``prompt_id`` beside ``prompt``, is meant as it is.
 
-    >>> near_misses({"prompt": "2 + 2", "prompt_id": 7, "respones": "4"})
-    {'respones': " (did you mean 'response'?)"}
+    Examples:
+        >>> near_misses({"prompt": "2 + 2", "prompt_id": 7, "respones": "4"})
+        {'respones': " (did you mean 'response'?)"}
     """
     given = tuple(name for name in names if name in FIELDS)
     hints = {name: close_match(name, FIELDS) for name in names if name not in FIELDS and not name.startswith(given)}

@@ -39,14 +39,15 @@ def complete_or_absent(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         OSError: The file cannot be made there, or written.
 
-    >>> import tempfile
-    >>> folder = Path(tempfile.mkdtemp())
-    >>> with complete_or_absent(folder / "rows.jsonl") as file:
-    ...     _ = file.write(b"{}")
-    ...     (folder / "rows.jsonl").exists()
-    False
-    >>> [found.name for found in folder.iterdir()]
-    ['rows.jsonl']
+    Examples:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> with complete_or_absent(folder / "rows.jsonl") as file:
+        ...     _ = file.write(b"{}")
+        ...     (folder / "rows.jsonl").exists()
+        False
+        >>> [found.name for found in folder.iterdir()]
+        ['rows.jsonl']
     """
     target = path.resolve()  # through a symbolic link, not over it
     partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")

@@ -36,8 +36,9 @@ def check_suffix(path: Path, known: Collection[str], what: str) -> str:
     Raises:
         InputError: It is not; the message lists those that are.
 
-    >>> check_suffix(Path("a.JSONL"), [".jsonl"], "samples")
-    '.jsonl'
+    Examples:
+        >>> check_suffix(Path("a.JSONL"), [".jsonl"], "samples")
+        '.jsonl'
     """
     suffix = path.suffix.lower()
     if suffix not in known:

@@ -58,8 +58,9 @@ def rows_of(samples: SampleBatch, batch: RewardBatch) -> list[dict[str, Any]]:
 def without_position(reason: str, position: int) -> str:
     """A reason without the sample's position in its batch, which says nothing about the file.
 
-    >>> without_position("InputError: reward 'clip', sample 7, field 'image': no such file", 7)
-    "InputError: reward 'clip', field 'image': no such file"
+    Examples:
+        >>> without_position("InputError: reward 'clip', sample 7, field 'image': no such file", 7)
+        "InputError: reward 'clip', field 'image': no such file"
     """
     return reason.replace(f", sample {position}, ", ", ").replace(f", sample {position}: ", ": ")
 
@@ -67,9 +68,10 @@ def without_position(reason: str, position: int) -> str:
 def plain(value: Any) -> Any:
     """A value as JSON can hold it: arrays as lists, NaN as None, infinity and what JSON does not know as text.
 
-    >>> import numpy as np
-    >>> plain({"logits": np.array([0.5, np.nan]), 3: (1, float("inf"), 1j)})
-    {'logits': [0.5, None], '3': [1, 'inf', '1j']}
+    Examples:
+        >>> import numpy as np
+        >>> plain({"logits": np.array([0.5, np.nan]), 3: (1, float("inf"), 1j)})
+        {'logits': [0.5, None], '3': [1, 'inf', '1j']}
     """
     if value is None or isinstance(value, (bool, int, str)):
         return value

@@ -60,16 +60,17 @@ class RewardSummary:
     However the stream is cut into batches, also through the middle of a group, the statistics are the same (`mean`
     and `std` up to rounding). Only the parts of the total itself are followed, not the parts of parts.
 
-    >>> import numpy as np
-    >>> from flux_rewards.data import RewardBatch
-    >>> summary = RewardSummary()
-    >>> summary.add(RewardBatch(np.array([1.0, 1.0, 0.0])), ["a", "a", "b"])
-    >>> summary.add(RewardBatch(np.array([2.0, np.nan])), ["b", "b"])
-    >>> total = summary.total
-    >>> total.count, total.scored, total.mean, total.max, total.not_applicable
-    (5, 4, 1.0, 2.0, 0.2)
-    >>> total.groups, total.flat_groups
-    (2, 0.5)
+    Examples:
+        >>> import numpy as np
+        >>> from flux_rewards.data import RewardBatch
+        >>> summary = RewardSummary()
+        >>> summary.add(RewardBatch(np.array([1.0, 1.0, 0.0])), ["a", "a", "b"])
+        >>> summary.add(RewardBatch(np.array([2.0, np.nan])), ["b", "b"])
+        >>> total = summary.total
+        >>> total.count, total.scored, total.mean, total.max, total.not_applicable
+        (5, 4, 1.0, 2.0, 0.2)
+        >>> total.groups, total.flat_groups
+        (2, 0.5)
     """
 
     def __init__(self) -> None:

@@ -35,15 +35,16 @@ class FunctionReward(RewardFunction):
 
     Does not pickle around a lambda or a local function: pickle knows functions by name. Use a dotted path.
 
-    >>> def brevity(sample):
-    ...     return 1 / len(sample.response)
-    >>> FunctionReward(brevity, fields=["response"])(response=["ab", "abcd"]).rewards
-    array([0.5 , 0.25])
-    >>> match = FunctionReward(
-    ...     lambda response, reference: [float(a == b) for a, b in zip(response, reference)],
-    ...     call="columns", fields=["response", "reference"])
-    >>> match(response=["4", "5"], reference=["4", "4"]).rewards
-    array([1., 0.])
+    Examples:
+        >>> def brevity(sample):
+        ...     return 1 / len(sample.response)
+        >>> FunctionReward(brevity, fields=["response"])(response=["ab", "abcd"]).rewards
+        array([0.5 , 0.25])
+        >>> match = FunctionReward(
+        ...     lambda response, reference: [float(a == b) for a, b in zip(response, reference)],
+        ...     call="columns", fields=["response", "reference"])
+        >>> match(response=["4", "5"], reference=["4", "4"]).rewards
+        array([1., 0.])
     """
 
     example_config = {"function": "flux_rewards.testing.characters", "fields": ["response"]}

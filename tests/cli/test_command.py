@@ -248,3 +248,29 @@ def test_an_error_of_the_system_names_the_file(files: Path, monkeypatch: pytest.
     assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
     assert done.stderr.startswith("error: ")
     assert done.stderr.endswith(".jsonl: File name too long\n") or ".tmp: File name too long" in done.stderr
+
+
+def test_a_reward_in_the_working_folder_is_found(files: Path, environment: dict[str, str]) -> None:
+    """By the installed command too, whose own folder is elsewhere."""
+    (files / "my_rewards.py").write_text(
+        "from flux_rewards import RewardFunction\n"
+        "class Shouts(RewardFunction):\n"
+        "    def compute_reward(self, sample):\n"
+        "        return float(sample.response_text.isupper())\n"
+    )
+    (files / "mine.yaml").write_text("rewards: {reward_model: my_rewards.Shouts}\n")
+    library = environment["PYTHONPATH"].split(os.pathsep)[0]
+    arguments = ["score", "mine.yaml", "samples.jsonl", "-o", "rows.jsonl"]
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", "from flux_rewards.cli import main; main()", *arguments]
+        if sys.version_info >= (3, 11)
+        else [sys.executable, "-c", "from flux_rewards.cli import main; main()", *arguments],
+        cwd=files,
+        env={**environment, "PYTHONPATH": library},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Shouts" in done.stdout

@@ -56,10 +56,11 @@ class ExactMatch(RewardFunction):
     Under ``"squad"`` the texts 3.5 and 35 are alike, since the published rule drops every full stop. Source of that
     rule: Rajpurkar et al., "SQuAD: 100,000+ Questions for Machine Comprehension of Text" (2016), evaluate-v1.1.py.
 
-    >>> ExactMatch()(response=[" Paris\n", "paris"], reference=["Paris", "Paris"]).rewards
-    array([1., 0.])
-    >>> ExactMatch("squad")(response=["The Eiffel Tower!"], reference=[["eiffel tower", "tour Eiffel"]]).rewards
-    array([1.])
+    Examples:
+        >>> ExactMatch()(response=[" Paris\n", "paris"], reference=["Paris", "Paris"]).rewards
+        array([1., 0.])
+        >>> ExactMatch("squad")(response=["The Eiffel Tower!"], reference=[["eiffel tower", "tour Eiffel"]]).rewards
+        array([1.])
     """
 
     required_fields = ("response", "reference")

@@ -44,11 +44,12 @@ class FormatReward(RewardFunction):
     Does not parse XML: other tags are text, and so are ``<Think>`` and ``<think lang="en">``. Tags are found in one
     pass, however long the response; how long a `pattern` takes is up to the pattern.
 
-    >>> form = FormatReward(["think", "answer"])
-    >>> form(response=["<think>3 + 4</think><answer>7</answer>", "<think>3 + 4</think><answer>7</answer> Bye."]).rewards
-    array([1., 0.])
-    >>> FormatReward(pattern=r"(yes|no)[.]?")(response=["yes.", "yes, and no"]).rewards
-    array([1., 0.])
+    Examples:
+        >>> form = FormatReward(["think", "answer"])
+        >>> form(response=["<think>3 + 4</think><answer>7</answer>", "<think>3</think><answer>7</answer> Bye."]).rewards
+        array([1., 0.])
+        >>> FormatReward(pattern=r"(yes|no)[.]?")(response=["yes.", "yes, and no"]).rewards
+        array([1., 0.])
     """
 
     required_fields = ("response",)

@@ -38,9 +38,10 @@ class KeywordReward(RewardFunction):
 
     Does not stem (``cats`` is not ``cat``), and does not normalise Unicode.
 
-    >>> reward = KeywordReward(good=["because", "therefore"], bad=["as an AI"])
-    >>> reward(response=["Because of rain.", "As an AI, I cannot.", "Therefore, because."]).rewards
-    array([ 0.5, -1. ,  1. ])
+    Examples:
+        >>> reward = KeywordReward(good=["because", "therefore"], bad=["as an AI"])
+        >>> reward(response=["Because of rain.", "As an AI, I cannot.", "Therefore, because."]).rewards
+        array([ 0.5, -1. ,  1. ])
     """
 
     required_fields = ("response",)

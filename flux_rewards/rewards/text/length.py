@@ -42,10 +42,11 @@ class LengthReward(RewardFunction):
     Does not tokenize, and does not tell one token from another: padding in `token_ids` counts. Text in a script
     without spaces is one word; use tokens or characters there.
 
-    >>> LengthReward(4)(response=["one two three four", "one two three", "", "word " * 20]).rewards
-    array([1.  , 0.75, 0.  , 0.  ])
-    >>> LengthReward(100, tolerance=10, unit="characters", shape="gaussian")(response=["x" * 100, "x" * 110]).rewards
-    array([1.        , 0.60653066])
+    Examples:
+        >>> LengthReward(4)(response=["one two three four", "one two three", "", "word " * 20]).rewards
+        array([1.  , 0.75, 0.  , 0.  ])
+        >>> LengthReward(9, tolerance=3, unit="characters", shape="gaussian")(response=["x" * 9, "x" * 12]).rewards
+        array([1.        , 0.60653066])
     """
 
     required_fields = ("response",)

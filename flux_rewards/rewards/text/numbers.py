@@ -81,8 +81,9 @@ def stated_number(text: str, *, require_marker: bool = False) -> Fraction | None
 
     `NumericAnswerReward` tells the rules.
 
-    >>> stated_number("She pays 3 x 6.15 = $18.45.")
-    Fraction(369, 20)
+    Examples:
+        >>> stated_number("She pays 3 x 6.15 = $18.45.")
+        Fraction(369, 20)
     """
     markers = list(_MARKER.finditer(text))
     end = len(text)

@@ -63,9 +63,10 @@ class NumericAnswerReward(RewardFunction):
     Source of the ``####`` and ``A:`` forms: Cobbe et al., "Training Verifiers to Solve Math Word Problems" (2021),
     GSM8K.
 
-    >>> responses = ["9 * 2 = 18\nA: 18", "#### 1,800", r"so \boxed{\frac{1}{2}}"]
-    >>> NumericAnswerReward()(response=responses, reference=["18", 18, 0.5]).rewards
-    array([1., 0., 1.])
+    Examples:
+        >>> responses = ["9 * 2 = 18\nA: 18", "#### 1,800", r"so \boxed{\frac{1}{2}}"]
+        >>> NumericAnswerReward()(response=responses, reference=["18", 18, 0.5]).rewards
+        array([1., 0., 1.])
     """
 
     required_fields = ("response", "reference")

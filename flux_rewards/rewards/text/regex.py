@@ -37,11 +37,12 @@ class RegexReward(RewardFunction):
 
     Does not limit the time that a pattern takes: one such as ``(a+)+$`` can take forever on some texts.
 
-    >>> RegexReward(r"[0-9]+ apples")(response=["There are 12 apples.", "Some apples."]).rewards
-    array([1., 0.])
-    >>> steps = RegexReward(r"(?m)^[0-9]+[.] ", count=3)
-    >>> steps(response=["1. Add.\n2. Halve.\n3. Round.", "1. Guess."]).rewards.round(3)
-    array([1.   , 0.333])
+    Examples:
+        >>> RegexReward(r"[0-9]+ apples")(response=["There are 12 apples.", "Some apples."]).rewards
+        array([1., 0.])
+        >>> steps = RegexReward(r"(?m)^[0-9]+[.] ", count=3)
+        >>> steps(response=["1. Add.\n2. Halve.\n3. Round.", "1. Guess."]).rewards.round(3)
+        array([1.   , 0.333])
     """
 
     required_fields = ("response",)
@@ -79,8 +80,9 @@ class RegexReward(RewardFunction):
 def compiled(pattern: Any, reward: str, flags: int) -> re.Pattern[str]:
     """The pattern as a regular expression, or a `ConfigError` that says where it is wrong.
 
-    >>> compiled("a+", "regex", re.IGNORECASE).pattern
-    'a+'
+    Examples:
+        >>> compiled("a+", "regex", re.IGNORECASE).pattern
+        'a+'
     """
     if not isinstance(pattern, str):
         raise ConfigError(f"pattern must be text, found {brief(pattern)}", reward=reward)

@@ -36,8 +36,9 @@ class RepetitionPenalty(RewardFunction):
     Does not tokenize: text in a script without spaces is one word and never repeats; give `token_ids`. Source: the
     repetition penalty of "Demystifying Long Chain-of-Thought Reasoning in LLMs" (2025), as TRL computes it.
 
-    >>> RepetitionPenalty(n=2)(response=["to be or not to be", "all words here differ"]).rewards.round(3)
-    array([-0.2,  0. ])
+    Examples:
+        >>> RepetitionPenalty(n=2)(response=["to be or not to be", "all words here differ"]).rewards.round(3)
+        array([-0.2,  0. ])
     """
 
     required_fields = ("response",)

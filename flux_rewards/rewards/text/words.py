@@ -38,8 +38,9 @@ class Keywords:
     Does not stem, and does not normalise Unicode: ``cats`` is not ``cat``, and a composed accent is not a combining
     one.
 
-    >>> Keywords(["cat", "C++"], ignore_case=True).present("Concatenate in c++.")
-    ['C++']
+    Examples:
+        >>> Keywords(["cat", "C++"], ignore_case=True).present("Concatenate in c++.")
+        ['C++']
     """
 
     def __init__(self, words: Sequence[str], *, ignore_case: bool) -> None:
@@ -59,8 +60,9 @@ class Keywords:
     def spans(self, text: str) -> Iterator[tuple[int, int]]:
         """The (start, end) characters of every occurrence, of overlapping ones too.
 
-        >>> list(Keywords(["ha ha"], ignore_case=False).spans("ha ha ha"))
-        [(0, 5), (3, 8)]
+        Examples:
+            >>> list(Keywords(["ha ha"], ignore_case=False).spans("ha ha ha"))
+            [(0, 5), (3, 8)]
         """
         folded = self._fold(text)
         for keyword in self._keywords:
@@ -77,9 +79,10 @@ def good_and_bad(good: Any, bad: Any, reward: str, *, ignore_case: bool) -> tupl
     Raises:
         ConfigError: Both lists are empty, a keyword is blank, or one is listed twice or in both.
 
-    >>> good, bad = good_and_bad(["because"], [], "keyword", ignore_case=True)
-    >>> good.words, bad.words
-    (['because'], [])
+    Examples:
+        >>> good, bad = good_and_bad(["because"], [], "keyword", ignore_case=True)
+        >>> good.words, bad.words
+        (['because'], [])
     """
     lists = {"good": texts(good, "good", reward), "bad": texts(bad, "bad", reward)}
     if not lists["good"] and not lists["bad"]:

@@ -50,10 +50,11 @@ class TokenKeywordReward(RewardFunction):
 
     Does not tokenize, and does not guess offsets: a fast tokenizer gives them (``return_offsets_mapping=True``).
 
-    >>> reward = TokenKeywordReward(good=["because"], bad=["maybe"])
-    >>> offsets = [(0, 5), (5, 8), (8, 13)]
-    >>> reward(response=["maybe because"], token_ids=[[5, 6, 7]], token_offsets=[offsets]).token_rewards
-    [array([-1.,  1.,  1.])]
+    Examples:
+        >>> reward = TokenKeywordReward(good=["because"], bad=["maybe"])
+        >>> offsets = [(0, 5), (5, 8), (8, 13)]
+        >>> reward(response=["maybe because"], token_ids=[[5, 6, 7]], token_offsets=[offsets]).token_rewards
+        [array([-1.,  1.,  1.])]
     """
 
     required_fields = ("response", "token_ids", "token_offsets")
