@@ -100,6 +100,11 @@ class RewardFunction(Parametrised):
         super().__init_subclass__(**kwargs)
         if "name" not in vars(cls):
             cls.name = cls.__name__
+        if any((base.__module__, base.__name__) == ("torch.nn.modules.module", "Module") for base in cls.__mro__):
+            raise ContractError(
+                f"{cls.__name__} cannot be a torch module too; hold one (self.model = ..., made on the first call): a "
+                "reward is copied and sent to other processes without its weights"
+            )
         own = _METHODS & vars(cls).keys()
         for method in own:
             if inspect.iscoroutinefunction(vars(cls)[method]):

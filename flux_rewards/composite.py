@@ -72,7 +72,10 @@ class CompositeReward(Combinator):
         pairs = list(rewards.values()) if isinstance(rewards, Mapping) else list(rewards)
         for position, pair in enumerate(pairs):
             if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not isinstance(pair[0], RewardFunction):
-                raise ConfigError(f"part {position} must be (reward, weight), found {brief(pair)}", reward=self.name)
+                raise ConfigError(
+                    f"part {position} must be (reward, weight), such as (reward, 1.0), found {brief(pair)}",
+                    reward=self.name,
+                )
             number(pair[1], f"the weight of part {position} ({pair[0].name})", self.name)
         self.children = tuple(reward for reward, _ in pairs)
         weights = [float(weight) for _, weight in pairs]

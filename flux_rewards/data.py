@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -147,6 +147,8 @@ class RewardOutput:
 
     def __post_init__(self) -> None:
         given: Any = self.reward
+        if hasattr(given, "detach"):  # a tensor that requires a gradient warns when it is read
+            given = given.detach()
         if given is None or self.error is not None:
             self.reward = float("nan")
         elif isinstance(given, (str, bytes)) or not hasattr(given, "__float__"):
@@ -198,7 +200,13 @@ class RewardBatch:
     def __iter__(self) -> Iterator[RewardOutput]:
         return (self[position] for position in range(len(self)))
 
-    def __getitem__(self, position: int) -> RewardOutput:
+    @overload
+    def __getitem__(self, position: int) -> RewardOutput: ...
+    @overload
+    def __getitem__(self, position: slice) -> RewardBatch: ...
+    def __getitem__(self, position: int | slice) -> RewardOutput | RewardBatch:
+        if isinstance(position, slice):
+            return self.select(range(len(self))[position])
         position = range(len(self))[position]  # negative positions, and IndexError beyond the end
         return RewardOutput(
             reward=float(self.rewards[position]),
@@ -223,6 +231,23 @@ class RewardBatch:
     def not_applicable(self) -> NDArray[np.bool_]:
         """Shape (N,): the samples to which the reward does not apply."""
         return np.isnan(self.rewards) & ~self.failed
+
+    def select(self, positions: Sequence[int]) -> RewardBatch:
+        """The rows at some positions, in that order; parts too.
+
+        Examples:
+            >>> batch = RewardBatch([0.5, float("nan"), 2.0], errors={1: "late"})
+            >>> batch.select(np.flatnonzero(~batch.failed)).rewards
+            array([0.5, 2. ])
+        """
+        order = [range(len(self))[position] for position in positions]
+        return RewardBatch(
+            self.rewards[order],
+            None if self.token_rewards is None else [self.token_rewards[position] for position in order],
+            [self.metadata[position] for position in order],
+            {row: self.errors[position] for row, position in enumerate(order) if position in self.errors},
+            {name: part.select(order) for name, part in self.parts.items()},
+        )
 
     @staticmethod
     def scatter(count: int, pieces: Sequence[tuple[Sequence[int], RewardBatch]]) -> RewardBatch:

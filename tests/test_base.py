@@ -29,6 +29,11 @@ from flux_rewards import (
 NAN = float("nan")
 
 
+async def a_coroutine_function(sample: Sample) -> float:
+    """What a user may pass by mistake."""
+    return 1.0
+
+
 def test_the_seeds_example_works_unchanged() -> None:
     """No super().__init__() call, alone and in a composite."""
     reward = QualityReward()
@@ -234,6 +239,18 @@ def test_a_coroutine_method_is_refused() -> None:
                 return 1.0
 
 
+def test_a_reward_is_no_torch_module() -> None:
+    """It holds one: it pickles by its parameters, and a module's weights would be lost."""
+    with pytest.raises(ContractError, match="hold one"):
+        type("Mine", (RewardFunction, torch.nn.Module), {"compute_reward": lambda self, s: 1.0})
+
+
+def test_a_tensor_with_a_gradient_is_read_without_a_warning() -> None:
+    """As an author returns it who forgot no_grad."""
+    value = torch.tensor(0.5, requires_grad=True)
+    assert Told()(told(value, RewardOutput(value))).rewards.tolist() == [0.5, 0.5]  # type: ignore[arg-type]
+
+
 def test_an_abstract_base_of_ones_own_is_possible() -> None:
     """A family of rewards may share one."""
 
@@ -434,6 +451,7 @@ def test_function_rewards_call_as_they_are_told() -> None:
         ({"function": 3}, "callable or a dotted path"),
         ({"function": len, "call": "row"}, "call must be one of"),
         ({"function": len, "call": "columns"}, "needs fields"),
+        ({"function": a_coroutine_function}, "coroutine"),
         ({"function": len, "fields": ["promt"]}, "did you mean 'prompt'"),
         ({"function": len, "fields": "prompt"}, "list of Sample fields"),
     ],

@@ -135,6 +135,23 @@ def test_a_batch_iterates_as_rows() -> None:
         batch[3]
 
 
+def test_rows_are_selected_with_all_that_belongs_to_them() -> None:
+    """By a slice, or by positions."""
+    part = RewardBatch(np.array([7.0, 8.0, 9.0]))
+    batch = RewardBatch(
+        np.array([1, NAN, 3]), [np.array([1.0]), None, None], [{"a": 1}, {}, {}], {1: "late"}, {"p": part}
+    )
+    assert batch[1:].errors == {0: "late"}
+    assert batch[1:].parts["p"].rewards.tolist() == [8.0, 9.0]
+    picked = batch.select([2, 0])
+    assert picked.rewards.tolist() == [3.0, 1.0]
+    assert picked.metadata == [{}, {"a": 1}]
+    assert picked.errors == {}
+    assert picked.token_rewards is not None
+    assert picked.token_rewards[0] is None
+    assert len(batch[:0]) == 0
+
+
 @pytest.mark.parametrize(
     "arguments", [([[1.0]],), ([1.0], [None, None]), ([1.0, 2.0], None, [{}])], ids=["2-D", "tokens", "metadata"]
 )

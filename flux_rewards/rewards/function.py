@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,11 @@ class FunctionReward(RewardFunction):
         if not callable(function) and not isinstance(function, str):
             raise ConfigError(
                 f"function must be callable or a dotted path, found {brief(function)}",
+                reward="FunctionReward",
+            )
+        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
+            raise ConfigError(
+                "function is a coroutine function; give a plain one, and num_workers for several calls in flight",
                 reward="FunctionReward",
             )
         default = function.rpartition(".")[2] if isinstance(function, str) else getattr(function, "__name__", "")
