@@ -103,33 +103,42 @@ def slow(sample):
 """
 
 
+# A process that was started in the background ignores Ctrl-C, and so do its children unless they say otherwise.
+LISTENING = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from flux_rewards.cli import main; main()"
+)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.parametrize("workers", [1, 4])
-def test_an_interrupt_leaves_nothing_behind(files: Path, environment: dict[str, str], workers: int) -> None:
-    """Ctrl-C ends it quietly with 130, without waiting for calls in flight; no file is left half-written."""
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_leaves_nothing_behind(
+    files: Path, environment: dict[str, str], workers: int, sent: signal.Signals, code: int
+) -> None:
+    """Ctrl-C ends it quietly, without waiting for calls in flight; no file is left half-written."""
     (files / "slow_of_this_test.py").write_text(SLOW, encoding="utf-8")
     entry = {"reward_model": "function", "function": "slow_of_this_test.slow", "num_workers": workers}
     (files / "rewards.yaml").write_text(json.dumps({"rewards": [entry]}), encoding="utf-8")
     (files / "rows.jsonl").write_text("old", encoding="utf-8")
     arguments = ["score", "rewards.yaml", "samples.jsonl", "-o", "rows.jsonl", "--batch-size", "1"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flux_rewards", *arguments],
+    with subprocess.Popen(
+        [sys.executable, "-c", LISTENING, *arguments],
         cwd=files,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    try:
-        for _ in range(1200):
-            if (files / "begun").exists():
-                break
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert (process.returncode, out, err.strip()) == (130, "", "")
+    ) as process:
+        try:
+            for _ in range(1200):
+                if (files / "begun").exists():
+                    break
+                time.sleep(0.05)
+            process.send_signal(sent)
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert (process.returncode, out, err.strip()) == (code, "", "")
     (files / "begun").unlink()
     assert names_in(files) == ["rewards.yaml", "rows.jsonl", "samples.jsonl", "slow_of_this_test.py"]
     assert (files / "rows.jsonl").read_text(encoding="utf-8") == "old"
