@@ -10,7 +10,8 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flux_rewards.base import Combinator as Combinator, RewardFunction as RewardFunction
+    from flux_rewards.base import RewardFunction as RewardFunction
+    from flux_rewards.combinator import Combinator as Combinator, UnaryCombinator as UnaryCombinator
     from flux_rewards.composite import CompositeReward as CompositeReward, Gate as Gate, Product as Product
     from flux_rewards.config import (
         LoadedRewards as LoadedRewards,
@@ -70,7 +71,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Combinator": "flux_rewards.base",
+    "Combinator": "flux_rewards.combinator",
+    "UnaryCombinator": "flux_rewards.combinator",
     "RewardFunction": "flux_rewards.base",
     "CompositeReward": "flux_rewards.composite",
     "Gate": "flux_rewards.composite",
@@ -163,6 +165,7 @@ __all__ = [
     "Threshold",
     "TokenKeywordReward",
     "Trajectory",
+    "UnaryCombinator",
     "UnknownRewardError",
     "WeightsError",
     "__version__",

@@ -1,4 +1,4 @@
-"""What a reward is: `RewardFunction`, which scores samples, and `Combinator`, which folds other rewards."""
+"""What a reward is."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from flux_rewards.views import Reading, has_media, view_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Combinator", "RewardFunction", "RewardOptions"]
+__all__ = ["RewardFunction", "RewardOptions"]
 
 
 _METHODS = {"compute_reward", "compute_rewards"}
@@ -320,45 +320,3 @@ class RewardFunction(Parametrised):
 
 class _WholeChunkFailed(list[Exception]):
     """One exception for every row of a call: no single sample is to blame."""
-
-
-class Combinator(RewardFunction, abstract=True):
-    """A reward that is a pure fold of its children's results. It never computes.
-
-    A subclass stores its arguments and its `children`, and overrides `combine`. Every child's result arrives for
-    all samples, in order; failures arrive as `RewardBatch.errors` and must be carried up.
-
-    Does not choose where its children run: that is the executor's part, and the same child twice runs once.
-
-    Examples:
-        >>> from flux_rewards import FunctionReward, RewardBatch, Sample
-        >>> class Best(Combinator):
-        ...     def __init__(self, first, second):
-        ...         self.children = (first, second)
-        ...     def combine(self, batches, samples):
-        ...         return RewardBatch(np.fmax(batches[0].rewards, batches[1].rewards))
-        >>> Best(FunctionReward(lambda s: 1.0), FunctionReward(lambda s: 2.0))([Sample()]).rewards
-        array([2.])
-    """
-
-    group_wise: ClassVar[bool] = False
-    """Whether `combine` compares the samples of a group."""
-
-    def __init_subclass__(cls, *, abstract: bool = False, **kwargs: Any) -> None:
-        super().__init_subclass__(abstract=True, **kwargs)
-        if not abstract and cls.combine is RewardFunction.combine:
-            raise ContractError(f"{cls.__name__} must override combine(self, batches, samples)")
-
-    @property
-    def required_fields(self) -> Sequence[str]:  # type: ignore[override]  # not an author's choice here
-        """The fields that any leaf below reads."""
-        return tuple(dict.fromkeys(field for child in self.children for field in child.required_fields))
-
-    @property
-    def scope(self) -> str:  # type: ignore[override]
-        """``"group"`` where anything in the tree compares the samples of a group."""
-        return "group" if self.group_wise or any(child.scope == "group" for child in self.children) else "sample"
-
-    def compute_rewards(self, samples: Sequence[Sample]) -> RewardBatch:
-        """The same as calling it."""
-        return self(samples)

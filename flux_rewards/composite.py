@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flux_rewards.base import Combinator, RewardFunction
+from flux_rewards.base import RewardFunction
+from flux_rewards.combinator import Combinator
 from flux_rewards.data import RewardBatch
 from flux_rewards.errors import ConfigError, ContractError, brief
 from flux_rewards.validation import number

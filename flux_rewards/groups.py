@@ -6,14 +6,13 @@ NaN takes no part: it stays NaN, and the others are compared without it.
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from flux_rewards.combinator import UnaryCombinator
 from flux_rewards.data import RewardBatch
 from flux_rewards.grouping import split_groups
-from flux_rewards.transforms import Transform
 from flux_rewards.validation import number, one_of
 
 if TYPE_CHECKING:
@@ -29,23 +28,14 @@ if TYPE_CHECKING:
 __all__ = ["BestOfGroup", "GroupCenter", "GroupNormalize", "GroupRank", "GroupTransform", "LeaveOneOut"]
 
 
-class GroupTransform(Transform, abstract=True):
+class GroupTransform(UnaryCombinator, abstract=True):
     """Base of rewards relative to the group. A subclass overrides `apply_to_group`.
-
-    Args:
-        reward: The reward that is compared.
-        name: What it is called; ``Kind(reward)`` by default.
 
     Does not keep token rewards: a comparison of samples has no dense view.
     """
 
     group_wise: ClassVar[bool] = True
 
-    def __init__(self, reward: RewardFunction, *, name: str | None = None) -> None:
-        super().__init__(reward, name=name)
-        self.higher_is_better = reward.higher_is_better
-
-    @abstractmethod
     def apply_to_group(self, rewards: Values) -> Values:
         """The transformed rewards of one group, shape (n,), n >= 1, none of them NaN."""
         raise NotImplementedError

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from flux_rewards.base import Combinator, RewardFunction
 from flux_rewards.callables import resolve_callable
+from flux_rewards.combinator import UnaryCombinator
 from flux_rewards.data import RewardBatch
 from flux_rewards.errors import ConfigError, brief
 from flux_rewards.validation import interval, number
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from flux_rewards.base import RewardFunction
     from flux_rewards.data import Sample
 
     Values = NDArray[np.float64]
@@ -28,25 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["Clip", "Map", "Normalize", "Scale", "Threshold", "Transform"]
 
 
-class Transform(Combinator, abstract=True):
-    """Base of transforms of one reward. A subclass overrides `apply`, and `apply_to_tokens` where it has a dense view.
-
-    Args:
-        reward: The reward to transform.
-        name: What it is called; ``Kind(reward)`` by default.
-
-    Raises:
-        ConfigError: `reward` is not a reward.
-    """
-
-    example_config = {"reward": {"reward_model": "length", "target": 40}}
-
-    def __init__(self, reward: RewardFunction, *, name: str | None = None) -> None:
-        if not isinstance(reward, RewardFunction):
-            raise ConfigError(f"reward must be a reward, found {brief(reward)}", reward=type(self).__name__)
-        super().__init__(name=name or f"{type(self).__name__}({reward.name})")
-        self.reward = reward
-        self.children = (reward,)
+class Transform(UnaryCombinator, abstract=True):
+    """Base of transforms. A subclass overrides `apply`, and `apply_to_tokens` where it has a dense view."""
 
     def apply(self, rewards: Values) -> Values:
         """The transformed rewards, shape (N,), float64; NaN must stay NaN."""
@@ -139,7 +123,6 @@ class Clip(Transform):
         self.high = math.inf if high is None else number(high, "high", self.name)
         if (low is None and high is None) or self.low >= self.high:
             raise ConfigError(f"needs low < high, at least one given, found low={low}, high={high}", reward=self.name)
-        self.higher_is_better = reward.higher_is_better
         if low is not None and high is not None:
             self.bounds = (self.low, self.high)
         self._bound()
@@ -185,7 +168,6 @@ class Normalize(Transform):
                 reward=self.name,
             )
         self.low, self.high = interval(known, "bounds", self.name)
-        self.higher_is_better = reward.higher_is_better
         self._bound()
 
     def apply(self, rewards: Values) -> Values:

@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from flux_rewards.base import Combinator, RewardFunction
-from flux_rewards.errors import ComputeError, ConfigError, brief
+from flux_rewards.combinator import UnaryCombinator
+from flux_rewards.errors import ComputeError
 from flux_rewards.validation import number, whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from flux_rewards.base import RewardFunction
     from flux_rewards.data import RewardBatch, Sample
 
 __all__ = ["Batched", "MaskErrors", "Wrapper"]
 
 
-class Wrapper(Combinator, abstract=True):
+class Wrapper(UnaryCombinator, abstract=True):
     """Base of wrappers of one reward: its name, bounds, parts and tokens are those of the reward.
 
     Args:
@@ -27,16 +28,11 @@ class Wrapper(Combinator, abstract=True):
         name: What it is called; the reward's name by default.
     """
 
-    example_config = {"reward": {"reward_model": "length", "target": 40}}
-
     def __init__(self, reward: RewardFunction, *, name: str | None = None) -> None:
-        if not isinstance(reward, RewardFunction):
-            raise ConfigError(f"reward must be a reward, found {brief(reward)}", reward=type(self).__name__)
-        super().__init__(name=name or reward.name)
-        self.reward = reward
-        self.children = (reward,)
+        super().__init__(reward, name=name)
+        if name is None:
+            self.name = reward.name
         self.bounds = reward.bounds
-        self.higher_is_better = reward.higher_is_better
 
     def combine(self, batches: Sequence[RewardBatch], samples: Sequence[Sample]) -> RewardBatch:  # noqa: ARG002
         """The reward's own result."""
