@@ -1,4 +1,4 @@
-"""From a tree of rewards and samples to leaves, chunks, lanes and the fold.
+"""Computes trees of rewards: chunks on lanes, in this thread or on others.
 
 A tree's *leaves* are what computes; everything above them is a pure fold. Each leaf's samples are cut into
 chunks, and at most `num_workers` chunks of one leaf are in flight at once, however many calls share that leaf
@@ -16,68 +16,21 @@ import weakref
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from flux_rewards.data import RewardBatch, Sample
-from flux_rewards.errors import ComputeError, ConfigError, ContractError, FluxRewardsError
-from flux_rewards.grouping import split_groups
+from flux_rewards.errors import ConfigError, ContractError
 from flux_rewards.lanes import lanes_of
+from flux_rewards.tree import Leaf, Node, Tree
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from flux_rewards.data import RewardBatch, Sample
+
 __all__ = ["Executor", "Pending", "default_executor"]
 
 
-class Node(Protocol):
-    """What the executor knows of a reward: a fold over `children`, or a leaf where there are none."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def num_workers(self) -> int: ...
-    @property
-    def scope(self) -> str: ...
-    @property
-    def masks_failures(self) -> bool: ...
-    @property
-    def leaf_batch_size(self) -> int | None: ...
-    @property
-    def children(self) -> Sequence[Node]: ...
-    @property
-    def chunk_size(self) -> int | None: ...
-    def check_samples(self, samples: Sequence[Sample]) -> None: ...
-    def score_chunk(self, samples: Sequence[Sample], indices: Sequence[int], *, masked: bool) -> RewardBatch: ...
-    def combine(self, batches: Sequence[RewardBatch], samples: Sequence[Sample]) -> RewardBatch: ...
-
-
 _thread = threading.local()  # .busy: ids of the rewards whose chunk it is running; .in_pool: it is a worker
-
-
-class _Leaf:
-    """One leaf of a tree during one call: how it is cut, and the pieces that are done."""
-
-    def __init__(self, reward: Node) -> None:
-        self.reward = reward
-        self.masked = True  # until a path from the root without a mask reaches it
-        self.batch_size: int | None = None  # asked for by a wrapper above; the smallest wins
-        self.chunks: list[list[int]] = []
-        self.pieces: list[tuple[list[int], RewardBatch]] = []
-
-    def cut(self, samples: Sequence[Sample]) -> None:
-        if self.reward.scope == "group":
-            self.chunks = split_groups(samples)
-            return
-        count = len(samples)
-        size = self.batch_size or self.reward.chunk_size or count
-        self.chunks = [list(range(start, min(start + size, count))) for start in range(0, count, max(size, 1))]
-
-    def gather(self, count: int) -> RewardBatch:
-        if len(self.pieces) == 1 and len(self.pieces[0][0]) == count:  # one chunk is in order
-            return self.pieces[0][1]
-        return RewardBatch.scatter(count, self.pieces)
 
 
 class _Job:
@@ -85,48 +38,18 @@ class _Job:
 
     def __init__(self, root: Node, samples: Sequence[Sample]) -> None:
         self.samples = samples
-        self.root = root
-        self.folds: list[Node] = []  # children before parents
-        self.leaves: dict[int, _Leaf] = {}
-        self.fatal: set[int] = set()  # nodes whose failures nothing above them masks
+        self.tree = Tree(root)
+        self.leaves = list(self.tree.leaves.values())
         self.finished: Future[None] = Future()
         self._lock = threading.Lock()
-        self._walk(root)
-        for leaf in self.leaves.values():
+        for leaf in self.leaves:
             leaf.reward.check_samples(samples)
             leaf.cut(samples)
-        self._outstanding = sum(len(leaf.chunks) for leaf in self.leaves.values())
+        self._outstanding = sum(len(leaf.chunks) for leaf in self.leaves)
         if self._outstanding == 0:
             self.end()
 
-    def _walk(self, root: Node) -> None:
-        """Find leaves and folds; a node reached twice counts once, and its mask holds only if every path has one."""
-        seen: set[tuple[int, bool, int | None]] = set()
-        placed: set[int] = set()
-        stack: list[tuple[Node, bool, int | None, bool]] = [(root, False, None, False)]
-        while stack:
-            node, masked, batch_size, expanded = stack.pop()
-            if expanded:
-                if id(node) not in placed:
-                    placed.add(id(node))
-                    self.folds.append(node)
-                continue
-            if (id(node), masked, batch_size) in seen:
-                continue
-            seen.add((id(node), masked, batch_size))
-            if not masked:
-                self.fatal.add(id(node))
-            if not node.children:
-                leaf = self.leaves.setdefault(id(node), _Leaf(node))
-                leaf.masked = leaf.masked and masked
-                if batch_size is not None:
-                    leaf.batch_size = min(batch_size, leaf.batch_size or batch_size)
-                continue
-            stack.append((node, masked, batch_size, True))
-            below = (masked or node.masks_failures, node.leaf_batch_size or batch_size)
-            stack.extend((child, *below, False) for child in reversed(node.children))
-
-    def start(self, leaves: Sequence[_Leaf], pool: ThreadPoolExecutor) -> None:
+    def start(self, leaves: Sequence[Leaf], pool: ThreadPoolExecutor) -> None:
         """Hand chunks to the pool as lanes come free, the leaves in turn so that none waits behind another."""
         rounds = max((len(leaf.chunks) for leaf in leaves), default=0)
         for turn in range(rounds):
@@ -134,7 +57,7 @@ class _Job:
                 if turn < len(leaf.chunks):
                     self._enqueue(leaf, leaf.chunks[turn], pool)
 
-    def _enqueue(self, leaf: _Leaf, indices: list[int], pool: ThreadPoolExecutor) -> None:
+    def _enqueue(self, leaf: Leaf, indices: list[int], pool: ThreadPoolExecutor) -> None:
         lanes = lanes_of(leaf.reward)
 
         def work() -> None:
@@ -156,7 +79,7 @@ class _Job:
 
         submit()
 
-    def run_inline(self, leaf: _Leaf) -> None:
+    def run_inline(self, leaf: Leaf) -> None:
         """Run a leaf's chunks in the calling thread."""
         lanes = lanes_of(leaf.reward)
         # A reward that calls itself from its own compute holds its lane already.
@@ -172,7 +95,7 @@ class _Job:
                 if not nested:
                     lanes.leave()
 
-    def run_chunk(self, leaf: _Leaf, indices: list[int]) -> None:
+    def run_chunk(self, leaf: Leaf, indices: list[int]) -> None:
         if self.finished.done():  # failed or cancelled: start nothing more
             return
         outer: tuple[int, ...] = getattr(_thread, "busy", ())
@@ -204,29 +127,10 @@ class _Job:
                 self.finished.set_exception(error)
 
     def waiting_for(self) -> list[str]:
-        return [leaf.reward.name for leaf in self.leaves.values() if len(leaf.pieces) < len(leaf.chunks)]
+        return [leaf.reward.name for leaf in self.leaves if len(leaf.pieces) < len(leaf.chunks)]
 
     def fold(self) -> RewardBatch:
-        count = len(self.samples)
-        results = {key: leaf.gather(count) for key, leaf in self.leaves.items()}
-        for node in self.folds:
-            batches = [results[id(child)] for child in node.children]
-            try:
-                with np.errstate(over="ignore"):  # the result is checked below
-                    batch = node.combine(batches, self.samples)
-            except FluxRewardsError as error:
-                error.reward = error.reward or node.name
-                raise
-            if len(batch) != count:
-                raise ContractError(f"combine returned {len(batch)} rows for {count} samples", reward=node.name)
-            for position in np.flatnonzero(np.isinf(batch.rewards)).tolist():
-                raise ComputeError("the result is too large for a number", reward=node.name, index=position)
-            known = set().union(*(below.errors for below in batches))
-            new = [position for position in batch.errors if position not in known]
-            if new and id(node) in self.fatal:
-                raise ComputeError(batch.errors[new[0]], reward=node.name, index=new[0])
-            results[id(node)] = batch
-        return results[id(self.root)]
+        return self.tree.fold(self.samples)
 
 
 class Pending:
@@ -311,20 +215,18 @@ class Executor:
             InputError: A sample lacks a field that a leaf of `reward` requires.
         """
         job = _Job(reward, samples)
-        self._start(job, list(job.leaves.values()))
+        self._start(job, job.leaves)
         return Pending(job)
 
     def run(self, reward: Node, samples: Sequence[Sample]) -> RewardBatch:
         """Compute and return; only leaves with several lanes leave the calling thread."""
         job = _Job(reward, samples)
         in_pool = getattr(_thread, "in_pool", False)  # a worker must not wait for its own pool
-        wide = [
-            leaf for leaf in job.leaves.values() if leaf.reward.num_workers > 1 and len(leaf.chunks) > 1 and not in_pool
-        ]
+        wide = [leaf for leaf in job.leaves if leaf.reward.num_workers > 1 and len(leaf.chunks) > 1 and not in_pool]
         try:
             if wide:
                 self._start(job, wide)
-            for leaf in job.leaves.values():
+            for leaf in job.leaves:
                 if leaf not in wide:
                     job.run_inline(leaf)
             job.finished.result()
@@ -350,7 +252,7 @@ class Executor:
     def __exit__(self, *_exc: object) -> None:
         self.close()
 
-    def _start(self, job: _Job, leaves: Sequence[_Leaf]) -> None:
+    def _start(self, job: _Job, leaves: Sequence[Leaf]) -> None:
         with self._lock:
             if self._closed:
                 raise ContractError("the executor is closed; make a new one")
