@@ -20,7 +20,7 @@ from typing import Any
 
 from flux_rewards.base import RewardFunction
 from flux_rewards.callables import path_of
-from flux_rewards.composite import CompositeReward, Product
+from flux_rewards.composite import CompositeReward, Product, distinct
 from flux_rewards.config_file import read_yaml
 from flux_rewards.errors import ConfigError, FluxRewardsError, brief, close_match
 from flux_rewards.fingerprint import same
@@ -108,20 +108,24 @@ class _Builder:
             entries = [entries]
         if not isinstance(entries, Sequence) or isinstance(entries, str) or not entries:
             raise ConfigError(f"{self._where}{at}: expected a list of entries, found {brief(entries)}")
-        parts: dict[str, tuple[RewardFunction, float]] = {}
+        rewards: list[RewardFunction] = []
+        weights: list[float] = []
+        names: list[str] = []
+        given: set[str] = set()
         for position, entry in enumerate(entries):
             label = self._label(entry, f"{at}[{position}]")
-            weight = number(entry.get("weight", 1.0), f"{label}: weight", "")
-            reward = self._reward(entry, label)
-            name = entry.get("name", reward.name)
+            weights.append(number(entry.get("weight", 1.0), f"{label}: weight", ""))
+            rewards.append(self._reward(entry, label))
+            name = entry.get("name", rewards[-1].name)
             if not isinstance(name, str) or not name:
                 raise ConfigError(f"{label}: name must be text, found {brief(name)}")
-            if name in parts:
+            if "name" in entry and name in given:
                 raise ConfigError(
-                    f"{label}: the name {name!r} is taken by an earlier entry; give each entry a name of its own"
+                    f"{label}: the name {name!r} is taken by an earlier entry; give each a name of its own"
                 )
-            parts[name] = (reward, weight)
-        return parts
+            given.update([name] if "name" in entry else [])
+            names.append(name)
+        return dict(zip(distinct(names), zip(rewards, weights, strict=True), strict=True))
 
     def _label(self, entry: Any, at: str) -> str:
         if not isinstance(entry, Mapping):
@@ -139,7 +143,8 @@ class _Builder:
         called = entry.get("name", entry["reward_model"])
         return f"{self._where}{at} ({called})"
 
-    def _reward(self, entry: Mapping[str, Any], label: str) -> RewardFunction:
+    def _reward(self, entry: Mapping[str, Any], label: str, *, named: bool = False) -> RewardFunction:
+        """Build one reward; its name is the part's, unless it is `named` itself."""
         try:
             factory = resolve_reward(entry["reward_model"])
         except FluxRewardsError as error:
@@ -148,7 +153,7 @@ class _Builder:
         parameters = {
             key: self._value(key, value, factory, f"{label}: {key}")
             for key, value in entry.items()
-            if key not in _COMMON_KEYS or (key in accepted and key not in _OBJECT_KEYS and key not in _ENTRY_KEYS)
+            if key not in _COMMON_KEYS or (key in accepted and key in (*_DEVICE_KEYS, *(["name"] if named else [])))
         }
         batch_size = entry.get("batch_size")
         if batch_size is not None and factory is Batched:
@@ -184,12 +189,19 @@ class _Builder:
 
     def _value(self, key: str, value: Any, factory: Factory, label: str) -> Any:
         """A parameter: rewards within it are built, anything else is taken as it stands."""
+        at = label.removeprefix(self._where)
         if isinstance(value, Mapping) and "reward_model" in value:
-            return self._reward(value, self._label(value, label.removeprefix(self._where)))
+            nested = self._label(value, at)
+            if "weight" in value:
+                raise ConfigError(f"{nested}: has a weight, and only an entry of a weighted sum has one")
+            return self._reward(value, nested, named=True)
         if key == "rewards" and factory is CompositeReward:
-            return self._entries(value, label.removeprefix(self._where))
+            return self._entries(value, at)
         if key == "rewards" and factory is Product:
-            return {name: reward for name, (reward, _) in self._entries(value, label.removeprefix(self._where)).items()}
+            weighted = [entry for entry in value if "weight" in entry] if isinstance(value, list) else []
+            if weighted:
+                raise ConfigError(f"{label}: {brief(weighted[0])} has a weight, and a product has none")
+            return {name: reward for name, (reward, _) in self._entries(value, at).items()}
         if isinstance(value, list):
             return [self._value(key, item, factory, f"{label}[{position}]") for position, item in enumerate(value)]
         return value

@@ -54,6 +54,11 @@ class Sample:
     group_id: Hashable = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        given: Any = self.metadata  # None from a column with gaps
+        if given is None:
+            object.__setattr__(self, "metadata", {})
+
     __hash__ = None  # type: ignore[assignment]  # metadata and pixels are not hashable
 
     def __eq__(self, other: object) -> bool:

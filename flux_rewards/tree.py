@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from flux_rewards.data import RewardBatch, Sample
-from flux_rewards.errors import ComputeError, ContractError, FluxRewardsError
+from flux_rewards.errors import ComputeError, ContractError, FluxRewardsError, InputError
 from flux_rewards.grouping import split_groups
 
 __all__ = ["Leaf", "Node", "Tree"]
@@ -49,7 +49,11 @@ class Leaf:
     def cut(self, samples: Sequence[Sample]) -> None:
         """Cut the samples into chunks: whole groups, or batches."""
         if self.reward.scope == "group":
-            self.chunks = split_groups(samples)
+            try:
+                self.chunks = split_groups(samples)
+            except InputError as error:
+                error.reward = self.reward.name
+                raise
             return
         count = len(samples)
         size = self.batch_size or self.reward.chunk_size or count

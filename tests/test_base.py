@@ -361,6 +361,13 @@ def test_groups_reach_their_author_whole() -> None:
     assert [row["group_size"] for row in batch.metadata] == [2, 2, 2, 2, 1]
 
 
+def test_a_group_reward_needs_groups() -> None:
+    """The error names the reward and the sample."""
+    with pytest.raises(InputError, match="neither a group_id") as caught:
+        GroupMean()([Sample("q", "a"), Sample(response="b")])
+    assert (caught.value.reward, caught.value.index) == ("GroupMean", 1)
+
+
 def test_parts_of_a_leaf_survive_chunking() -> None:
     """As those of a judge with several aspects."""
     reward = Aspects(batch_size=2)

@@ -32,6 +32,8 @@ from flux_rewards import (
     to_config,
 )
 
+LENGTH = {"reward_model": "length", "target": 3}
+
 YAML = """
 rewards:
   - name: correct
@@ -108,6 +110,14 @@ def test_batch_sizes_of_a_shared_object_hold_for_their_own_section() -> None:
     loaded.train([Sample(response="a")] * 6)
     loaded.eval([Sample(response="a")] * 6)
     assert leaf.calls == [2, 2, 2, 3, 3]
+
+
+def test_names_are_distinct_where_none_are_given() -> None:
+    """As in a composite; a nested reward keeps a name of its own."""
+    ranked = {"reward_model": "group_rank", "reward": {**LENGTH, "name": "size"}}
+    loaded = load_rewards([LENGTH, {**LENGTH, "target": 4}, ranked])
+    assert list(loaded.train.weights) == ["LengthReward", "LengthReward_2", "GroupRank(size)"]
+    assert list(load_rewards(to_config(loaded)).train.weights) == list(loaded.train.weights)
 
 
 def test_settings_of_the_object_are_set() -> None:
@@ -208,8 +218,6 @@ def test_a_local_class_cannot_be_named() -> None:
         to_config(Local())
 
 
-LENGTH = {"reward_model": "length", "target": 3}
-
 BAD: list[tuple[Any, str]] = [
     ({}, "expected a mapping with 'rewards'"),
     ({"rewards": []}, "expected a list of entries"),
@@ -232,7 +240,9 @@ BAD: list[tuple[Any, str]] = [
     ([{**LENGTH, "num_workers": "4"}], "num_workers must be a whole number"),
     ([{**LENGTH, "async_reward": "yes"}], "async_reward must be true or false"),
     ([{**LENGTH, "name": 3}], "name must be text"),
-    ([LENGTH, LENGTH], "the name 'LengthReward' is taken"),
+    ([{**LENGTH, "name": "a"}, {**LENGTH, "name": "a"}], "the name 'a' is taken"),
+    ([{"reward_model": "group_rank", "reward": {**LENGTH, "weight": 2}}], r"reward \(length\): has a weight"),
+    ([{"reward_model": "product", "rewards": [{**LENGTH, "weight": 2}]}], "a product has none"),
     ([{**LENGTH, "name": "a"}, {"reward_model": "exact_match", "name": "a"}], "the name 'a' is taken"),
     ([{"reward_model": "group_rank", "reward": {"reward_model": "lenght"}}], r"rewards\[0\] \(group_rank\): reward"),
     ([{"reward_model": "group_rank", "reward": "length"}], "must be a reward"),

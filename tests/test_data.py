@@ -48,6 +48,7 @@ def test_from_columns_reads_lists_arrays_and_tensors() -> None:
     assert tuple(samples[1].video.shape) == (3, 3, 4, 5)
     assert Sample.from_columns() == []
     assert Sample.from_columns(prompt=["a"], response=None)[0].response is None
+    assert Sample.from_columns(prompt=["a"], metadata=[None])[0].metadata == {}
 
 
 @pytest.mark.parametrize(
