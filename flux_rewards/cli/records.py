@@ -95,6 +95,8 @@ def _read_jsonl(path: Path) -> Iterator[Record]:
         where = f"line {number}"
         try:
             value = _DECODER.decode(text)
+        except json.JSONDecodeError as error:
+            _bad(path, where, f"invalid JSON: {error.msg} (column {error.colno})")
         except (ValueError, RecursionError) as error:
             _bad(path, where, f"invalid JSON: {error}")
         yield _as_object(value, path, where)

@@ -124,7 +124,10 @@ def _field_check(reward: RewardFunction) -> Callable[[Sample], None]:
     def check(sample: Sample) -> None:
         for field, name in readers.items():
             if getattr(sample, field) is None:
-                raise InputError("the reward needs this field, and the sample has none", reward=name, field=field)
+                others = f"; its other keys are {', '.join(map(str, sample.metadata))}" if sample.metadata else ""
+                raise InputError(
+                    f"the reward needs this field, and the sample has none{others}", reward=name, field=field
+                )
         if by_group:
             split_groups([sample])
 
