@@ -197,14 +197,15 @@ def _tensor(image: Any, place: _Place) -> torch.Tensor:
         pixels = image.unsqueeze(0) if image.ndim == 2 else image
         if _channels_last(pixels.shape, prefer_last=False):
             pixels = pixels.permute(2, 0, 1)
+        in_levels, pixels = image.dtype == torch.uint8, pixels.float()
     else:
-        found = _read(image, place).transpose(2, 0, 1)
-        dtype = np.uint8 if found.dtype == np.uint8 else np.float32
-        pixels = torch.from_numpy(found.astype(dtype, order="C"))  # a copy: never the caller's own memory
-    if pixels.is_floating_point():
-        pixels = pixels.float().clamp(0, 1)
-    else:  # by a tensor: CUDA multiplies by the reciprocal of a number, which is not the same
-        pixels = pixels.float() / torch.full((), 255.0, dtype=torch.float32, device=pixels.device)
+        found = _read(image, place)
+        in_levels = found.dtype == np.uint8  # below, a copy: never the caller's own memory
+        pixels = torch.from_numpy(found.transpose(2, 0, 1).astype(np.float32, order="C"))
+    if in_levels:  # divided by a tensor: CUDA multiplies by the reciprocal of a number, which is not the same
+        pixels = pixels / torch.full((), 255.0, dtype=torch.float32, device=pixels.device)
+    else:
+        pixels = pixels.clamp(0, 1)
     if pixels.shape[0] == 4:
         pixels = pixels[:3] * pixels[3:] + (1 - pixels[3:])
     return pixels.expand(3, -1, -1).contiguous()
