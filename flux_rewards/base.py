@@ -94,7 +94,7 @@ class RewardFunction(Parametrised):
     children: Sequence[RewardFunction] = ()
     masks_failures: bool = False
     leaf_batch_size: int | None = None
-    _by_sample: ClassVar[bool] = True
+    __by_sample: ClassVar[bool] = True  # mangled, like all that is ours: authors have names of their own
 
     def __init_subclass__(cls, *, abstract: bool = False, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -118,7 +118,7 @@ class RewardFunction(Parametrised):
             )
         # The nearest class that overrides one of them decides, a mixin's too.
         author = next(base for base in cls.__mro__ if not _METHODS.isdisjoint(vars(base)))
-        cls._by_sample = "compute_reward" in vars(author)
+        cls.__by_sample = "compute_reward" in vars(author)
         if author is RewardFunction and not abstract:
             raise ContractError(
                 f"{cls.__name__} must override compute_reward(self, sample) or compute_rewards(self, samples); "
@@ -155,16 +155,16 @@ class RewardFunction(Parametrised):
         for option in ("batch_size", "num_workers"):
             if given[option] is not None:
                 whole_number(given[option], option, self.name, low=1)
-        self._scale = number(scale, "scale", self.name)
+        self.__scale = number(scale, "scale", self.name)
         if isinstance(clip, (int, float)):
             clip = (-clip, clip)
-        self._clip = None if clip is None else interval(clip, "clip", self.name)
-        if self.bounds is not None and (self._scale != 1.0 or self._clip is not None):
-            low, high = sorted(float(self._rescale(np.array(bound))) for bound in self.bounds)
+        self.__clip = None if clip is None else interval(clip, "clip", self.name)
+        if self.bounds is not None and (self.__scale != 1.0 or self.__clip is not None):
+            low, high = sorted(float(self.__rescale(np.array(bound))) for bound in self.bounds)
             self.bounds = (low, high)
-        elif self._clip is not None:
-            self.bounds = self._clip
-        if self._scale < 0:
+        elif self.__clip is not None:
+            self.bounds = self.__clip
+        if self.__scale < 0:
             self.higher_is_better = not self.higher_is_better
 
     # What an author writes
@@ -179,7 +179,7 @@ class RewardFunction(Parametrised):
 
         A row is a number, a `RewardOutput`, None (does not apply) or an exception (failed).
         """
-        return [self._attempt(sample) for sample in samples]
+        return [self.__attempt(sample) for sample in samples]
 
     # What a caller uses
 
@@ -207,7 +207,7 @@ class RewardFunction(Parametrised):
     @property
     def chunk_size(self) -> int | None:
         """Samples a call: one where several workers share a reward that scores sample by sample."""
-        if self.batch_size is None and self._by_sample and self.num_workers > 1:
+        if self.batch_size is None and self.__by_sample and self.num_workers > 1:
             return 1
         return self.batch_size
 
@@ -215,6 +215,7 @@ class RewardFunction(Parametrised):
         """Raise an `InputError` unless every sample has the required fields."""
         if isinstance(samples, (str, bytes, Mapping, Sample)) or not isinstance(samples, Sequence):
             raise InputError(f"expected a list of Sample, found {brief(samples)}", reward=self.name)
+        self.__check_settings()
         for index, sample in enumerate(samples):
             if not isinstance(sample, Sample):
                 raise InputError(
@@ -232,6 +233,16 @@ class RewardFunction(Parametrised):
                         index=index,
                     )
 
+    def __check_settings(self) -> None:
+        if self.scope not in ("sample", "group"):
+            raise ContractError(f"scope must be 'sample' or 'group', found {self.scope!r}", reward=self.name)
+        sizes: dict[str, Any] = {"num_workers": self.num_workers, "batch_size": self.batch_size}
+        for what, value in sizes.items():
+            if value is None and what == "batch_size":
+                continue
+            if not isinstance(value, int) or value < 1:
+                raise ContractError(f"{what} must be a whole number >= 1, found {value!r}", reward=self.name)
+
     def score_chunk(self, samples: Sequence[Sample], indices: Sequence[int], *, masked: bool) -> RewardBatch:
         """The one boundary between an author's code and the library.
 
@@ -240,14 +251,14 @@ class RewardFunction(Parametrised):
             indices: Their positions in the caller's batch.
             masked: Record failures in `RewardBatch.errors` instead of raising the first.
         """
-        views, unread = self._decode(samples, indices)
+        views, unread = self.__decode(samples, indices)
         if unread and not masked:
             raise next(iter(unread.values()))
         # A sample that cannot be read must not take its neighbours along.
         rows = [row for row in range(len(views)) if row not in unread] if unread else range(len(views))
         views = [views[row] for row in rows] if unread else views
         positions = [indices[row] for row in rows] if unread else indices
-        returned = self._rows(views, stop_at_failure=not masked)
+        returned = self.__rows(views, stop_at_failure=not masked)
         batch, failures = read_rows(returned, views, reward=self.name, indices=positions)
         for row, failure in failures.items():
             if not masked or isinstance(failure, SETUP_ERRORS):
@@ -256,32 +267,32 @@ class RewardFunction(Parametrised):
         if unread:
             batch = RewardBatch.scatter(len(samples), [(rows, batch)])
             batch.errors.update((row, reason(failure)) for row, failure in unread.items())
-        return self._own_scale(batch)
+        return self.__own_scale(batch)
 
     def combine(self, batches: Sequence[RewardBatch], samples: Sequence[Sample]) -> RewardBatch:  # noqa: ARG002
         """A leaf has no children to combine."""
         raise ContractError("is a leaf: it computes, it does not combine", reward=self.name)
 
-    def _attempt(self, sample: Sample) -> Any:
+    def __attempt(self, sample: Sample) -> Any:
         try:
             return self.compute_reward(sample)
         except Exception as error:  # noqa: BLE001  # a failed row; the boundary raises or records it
             return error
 
-    def _rows(self, samples: Sequence[Sample], *, stop_at_failure: bool) -> Any:
-        if not self._by_sample:
+    def __rows(self, samples: Sequence[Sample], *, stop_at_failure: bool) -> Any:
+        if not self.__by_sample:
             try:
                 return self.compute_rewards(samples)
             except Exception as error:  # noqa: BLE001  # every row of the call failed
                 return _WholeChunkFailed([error] * len(samples))
         rows: list[Any] = []
         for sample in samples:
-            rows.append(self._attempt(sample))
+            rows.append(self.__attempt(sample))
             if stop_at_failure and isinstance(rows[-1], Exception):
                 return rows + [None] * (len(samples) - len(rows))
         return rows
 
-    def _decode(
+    def __decode(
         self, samples: Sequence[Sample], indices: Sequence[int]
     ) -> tuple[Sequence[Sample], dict[int, InputError]]:
         """Views with media as the author asked for them; those required are decoded here, one by one."""
@@ -300,22 +311,22 @@ class RewardFunction(Parametrised):
                 unread[row] = error
         return views, unread
 
-    def _own_scale(self, batch: RewardBatch) -> RewardBatch:
-        scale, clip = vars(self).get("_scale", 1.0), vars(self).get("_clip")
+    def __own_scale(self, batch: RewardBatch) -> RewardBatch:
+        scale, clip = vars(self).get("_RewardFunction__scale", 1.0), vars(self).get("_RewardFunction__clip")
         if scale == 1.0 and clip is None:
             return batch
         tokens = batch.token_rewards
         return RewardBatch(
-            self._rescale(batch.rewards),
-            None if tokens is None else [None if one is None else self._rescale(one) for one in tokens],
+            self.__rescale(batch.rewards),
+            None if tokens is None else [None if one is None else self.__rescale(one) for one in tokens],
             batch.metadata,
             batch.errors,
             batch.parts,
         )
 
-    def _rescale(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        scaled = values * self._scale
-        return scaled if self._clip is None else np.clip(scaled, *self._clip)
+    def __rescale(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        scaled = values * self.__scale
+        return scaled if self.__clip is None else np.clip(scaled, *self.__clip)
 
 
 class _WholeChunkFailed(list[Exception]):

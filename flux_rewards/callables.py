@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from flux_rewards.errors import ConfigError, brief, close_match
+from flux_rewards.errors import ConfigError, FluxRewardsError, brief, close_match
 
 __all__ = ["path_of", "resolve_callable", "resolve_path"]
 
@@ -27,10 +27,15 @@ def resolve_path(path: str) -> Any:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # the module is there, and something that it imports is not
+            raise ConfigError(f"{path!r} cannot be imported: {error}") from error
         raise ConfigError(
-            f"cannot find the module {error.name!r} of {path!r}; is it installed, or on PYTHONPATH?"
+            f"cannot find the module {error.name!r} of {path!r}; is it installed, on PYTHONPATH, or in the "
+            "folder in which you run this?"
         ) from error
+    except FluxRewardsError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{path!r} cannot be imported: {type(error).__name__}: {error}") from error
     try:
         return getattr(module, name)
     except AttributeError as error:

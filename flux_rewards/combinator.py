@@ -42,6 +42,9 @@ class Combinator(RewardFunction, abstract=True):
         if not abstract and cls.combine is RewardFunction.combine:
             raise ContractError(f"{cls.__name__} must override combine(self, batches, samples)")
 
+    def __init__(self, *, name: str | None = None) -> None:
+        super().__init__(name=name)  # the other options are for leaves: a fold computes nothing
+
     @property
     def required_fields(self) -> Sequence[str]:  # type: ignore[override]  # not an author's choice here
         """The fields that any leaf below reads."""

@@ -115,7 +115,11 @@ class CompositeReward(Combinator):
         count = len(next(iter(parts.values())))
         tokens: list[NDArray[np.float64] | None] = [None] * count
         for index in range(count):
-            given = {part: rows[index] for part, rows in dense.items() if rows[index] is not None}
+            given = {
+                part: rows[index]
+                for part, rows in dense.items()
+                if rows[index] is not None and not np.isnan(parts[part].rewards[index])
+            }
             if not given or index in errors:
                 continue
             lengths = {part: len(row) for part, row in given.items() if row is not None}
@@ -226,6 +230,7 @@ class Gate(Combinator):
         self.at_least = number(at_least, "at_least", self.name)
         self.otherwise = otherwise if otherwise is None else number(otherwise, "otherwise", self.name)
         self.children = (reward, when)
+        self.higher_is_better = reward.higher_is_better
         if reward.bounds is not None:
             ends = [*reward.bounds, *([] if self.otherwise is None else [self.otherwise])]
             self.bounds = (min(ends), max(ends))

@@ -97,7 +97,7 @@ class _Builder:
 
     def __init__(self, where: str) -> None:
         self._where = where
-        self._objects: list[tuple[RewardFunction, dict[str, tuple[Any, str]]]] = []
+        self._objects: list[tuple[Factory, dict[str, Any], RewardFunction, dict[str, tuple[Any, str]]]] = []
 
     def section(self, section: str, entries: Any) -> CompositeReward:
         return CompositeReward(self._entries(entries, section), name=section)
@@ -143,7 +143,7 @@ class _Builder:
         called = entry.get("name", entry["reward_model"])
         return f"{self._where}{at} ({called})"
 
-    def _reward(self, entry: Mapping[str, Any], label: str, *, named: bool = False) -> RewardFunction:
+    def _reward(self, entry: Mapping[str, Any], label: str, *, named: bool = False) -> RewardFunction:  # noqa: C901
         """Build one reward; its name is the part's, unless it is `named` itself."""
         try:
             factory = resolve_reward(entry["reward_model"])
@@ -153,7 +153,9 @@ class _Builder:
         parameters = {
             key: self._value(key, value, factory, f"{label}: {key}")
             for key, value in entry.items()
-            if key not in _COMMON_KEYS or (key in accepted and key in (*_DEVICE_KEYS, *(["name"] if named else [])))
+            if key not in _COMMON_KEYS
+            or (key in accepted and key in (*_DEVICE_KEYS, *(["name"] if named else [])))
+            or (key in accepted and accepted[key].default is accepted[key].empty)
         }
         batch_size = entry.get("batch_size")
         if batch_size is not None and factory is Batched:
@@ -171,17 +173,23 @@ class _Builder:
             if parameter.default is parameter.empty and name not in parameters
         ]
         if missing:
-            raise ConfigError(f"{label}: {entry['reward_model']} needs {', '.join(missing)}")
+            hint = "" if isinstance(factory, type) else "; a function that scores is written as reward_model: function"
+            raise ConfigError(f"{label}: {entry['reward_model']} needs {', '.join(missing)}{hint}")
         try:
             reward = factory(**parameters)
         except (ConfigError, TypeError, ValueError) as error:
             raise ConfigError(f"{label}: {error}") from error
+        except FluxRewardsError:
+            raise
+        except Exception as error:
+            raise ConfigError(f"{label}: {type(error).__name__}: {error}") from error
         if not isinstance(reward, RewardFunction):
             raise ConfigError(
                 f"{label}: {entry['reward_model']} returned {brief(reward)}, not a reward; "
                 "a function that scores is configured as reward_model: function"
             )
-        reward = self._shared(reward, entry, label)
+        defaults = {name: entry.default for name, entry in accepted.items() if entry.default is not entry.empty}
+        reward = self._shared(factory, {**defaults, **parameters}, reward, entry, label)
         if batch_size is None:
             return reward
         whole_number(batch_size, f"{label}: batch_size", "", low=1)
@@ -206,18 +214,27 @@ class _Builder:
             return [self._value(key, item, factory, f"{label}[{position}]") for position, item in enumerate(value)]
         return value
 
-    def _shared(self, reward: RewardFunction, entry: Mapping[str, Any], label: str) -> RewardFunction:
+    def _shared(
+        self,
+        factory: Factory,
+        parameters: dict[str, Any],
+        reward: RewardFunction,
+        entry: Mapping[str, Any],
+        label: str,
+    ) -> RewardFunction:
         """The object that an earlier entry with the same class and parameters made, with this entry's settings."""
-        for known, settings in self._objects:  # noqa: B007
-            if type(known) is type(reward) and same(known.all_parameters, reward.all_parameters):
+        for maker, given, known, settings in self._objects:  # noqa: B007
+            if maker is factory and same(given, parameters):
                 break
         else:
             known, settings = reward, {}
-            self._objects.append((known, settings))
+            self._objects.append((factory, parameters, known, settings))
         for key in _OBJECT_KEYS:
             if key not in entry:
                 continue
             value = entry[key]
+            if known.children:
+                raise ConfigError(f"{label}: {key} is for rewards that compute; set it on the rewards beneath")
             if key == "num_workers":
                 whole_number(value, f"{label}: num_workers", "", low=1)
             elif not isinstance(value, bool):
@@ -286,6 +303,8 @@ def _entry(reward: RewardFunction, *, weight: float | None = None) -> dict[str, 
     for key, value in reward.parameters.items():
         if key == "name" and weight is not None:
             continue  # the part has a name
+        if key == "batch_size" and batch_size is not None:
+            continue  # the wrapper's holds
         if key not in _OBJECT_KEYS:
             entry[key] = _plain(key, value, reward)
     return entry
@@ -296,7 +315,10 @@ def _plain(key: str, value: Any, reward: RewardFunction) -> Any:  # noqa: PLR091
     if key == "rewards" and isinstance(reward, CompositeReward):
         return _parts(reward)
     if key == "rewards" and isinstance(reward, Product):
-        return [{"name": name, **_entry(child)} for name, child in zip(reward.names, reward.children, strict=True)]
+        return [
+            {"name": name, **{word: item for word, item in _entry(child).items() if word != "name"}}
+            for name, child in zip(reward.names, reward.children, strict=True)
+        ]
     if isinstance(value, RewardFunction):
         return _entry(value)
     if value is None or isinstance(value, (bool, int, float, str)):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -40,12 +42,17 @@ class Scored(NamedTuple):
 def locate(error: Exception, *, reward: str, index: int | None) -> FluxRewardsError:
     """The same failure as an error of the library that names the reward and the sample."""
     if isinstance(error, FluxRewardsError):
-        error.reward = error.reward if error.reward is not None else reward
-        error.index = error.index if error.index is not None else index
-        return error
-    located = ComputeError(f"{type(error).__name__}: {error}", reward=reward, index=index)
-    located.__cause__ = error
-    return located
+        located = copy.copy(error)  # the author may raise one and the same object twice
+        located.__cause__, located.__traceback__ = error.__cause__, error.__traceback__
+        if error.reward not in (None, reward) or (index is not None and error.index not in (None, index)):
+            located.args = (str(error),)  # from a reward that this one calls: its place is its own
+            located.field, located.index = None, None
+        located.reward = reward
+        located.index = located.index if located.index is not None else index
+        return located
+    failure = ComputeError(f"{type(error).__name__}: {error}", reward=reward, index=index)
+    failure.__cause__ = error
+    return failure
 
 
 def reason(error: Exception) -> str:
@@ -72,6 +79,14 @@ def read_rows(returned: Any, samples: Sequence[Sample], *, reward: str, indices:
     if isinstance(returned, RewardBatch):
         _check_count(len(returned), samples, reward)
         _check_finite(returned, reward, indices)
+        if returned.token_rewards is not None:
+            read = [
+                None
+                if values is None or np.isnan(returned.rewards[row])
+                else _read_tokens(values, reward, indices[row])
+                for row, values in enumerate(returned.token_rewards)
+            ]
+            returned = replace(returned, token_rewards=read)
         scored = Scored(returned, {row: ComputeError(why) for row, why in returned.errors.items()})
     elif hasattr(returned, "shape"):
         scored = _read_array(returned, samples, reward)
@@ -116,14 +131,21 @@ def _read_array(returned: Any, samples: Sequence[Sample], reward: str) -> Scored
     return _without_overflow(array.astype(np.float64), [None] * len(array), np.isfinite(array))
 
 
+def _read_numbers(rows: Sequence[Any], reward: str) -> Scored:
+    """Numbers and None, the common case, at once."""
+    try:
+        array = np.array(rows, dtype=np.float64)  # None becomes NaN
+    except OverflowError as error:
+        raise ContractError("returned a whole number too large for a float", reward=reward) from error
+    finite = np.isfinite(array)
+    if not finite.all():
+        finite |= np.fromiter((row is None for row in rows), dtype=np.bool_, count=len(rows))
+    return _without_overflow(array, [None] * len(rows), finite)
+
+
 def _read_list(rows: Sequence[Any], reward: str, indices: Sequence[int]) -> Scored:
     if set(map(type, rows)) <= _PLAIN:
-        array = np.array(rows, dtype=np.float64)  # None becomes NaN
-        finite = np.isfinite(array)
-        if not finite.all():
-            finite |= np.fromiter((row is None for row in rows), dtype=np.bool_, count=len(rows))
-        return _without_overflow(array, [None] * len(rows), finite)
-
+        return _read_numbers(rows, reward)
     values = np.full(len(rows), np.nan)
     finite = np.ones(len(rows), dtype=np.bool_)
     causes: list[Exception | None] = [None] * len(rows)
@@ -134,15 +156,15 @@ def _read_list(rows: Sequence[Any], reward: str, indices: Sequence[int]) -> Scor
             causes[row] = value
         elif isinstance(value, RewardOutput):
             values[row], metadata[row] = value.reward, value.metadata
-            finite[row] = not math.isinf(value.reward)
+            finite[row] = not value.applies or math.isfinite(value.reward)
             if value.error is not None:
                 causes[row] = ComputeError(value.error)
-            elif value.token_rewards is not None:
+            elif value.token_rewards is not None and value.applies:
                 tokens[row] = _read_tokens(value.token_rewards, reward, indices[row])
         elif value is not None:
             try:
                 values[row] = RewardOutput(value).reward
-            except (ContractError, TypeError, ValueError) as error:
+            except (ContractError, TypeError, ValueError, OverflowError) as error:
                 raise ContractError(
                     f"returned {brief(value)}; expected a number, None or a RewardOutput",
                     reward=reward,

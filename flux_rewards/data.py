@@ -102,20 +102,21 @@ class Sample:
         """
         given = {name: column for name, column in columns.items() if column is not None}
         lengths: dict[str, int] = {}
-        for name, column in given.items():
+        for name, column in list(given.items()):
             if name not in FIELDS:
                 raise InputError(
                     f"is not a field of Sample{close_match(name, FIELDS)}; the fields are {', '.join(FIELDS)}. "
                     f"Put anything else into metadata=[{{{name!r}: ...}}, ...].",
                     field=name,
                 )
-            if isinstance(column, (str, bytes, Mapping)) or not hasattr(column, "__len__"):
+            if isinstance(column, (str, bytes, Mapping, set, frozenset)) or not hasattr(column, "__len__"):
                 raise InputError(
                     f"expected a column (a list with one entry a sample), found {brief(column)}; "
                     f"for one sample write {name}=[...]",
                     field=name,
                 )
-            lengths[name] = len(column)
+            given[name] = list(column)  # by position: a pandas column would be indexed by its labels
+            lengths[name] = len(given[name])
         if len(set(lengths.values())) > 1:
             raise InputError(f"columns differ in length: {lengths}; each needs one entry a sample")
         count = next(iter(lengths.values()), 0)
@@ -132,7 +133,8 @@ class RewardOutput:
     """One row of a result, and what an author may return for one sample.
 
     Args:
-        reward: The score; None or NaN where the reward does not apply to the sample.
+        reward: The score; None where the reward does not apply to the sample, and NaN from then on. A NaN that an
+            author gives is a failure: a model that overflowed looks like that.
         token_rewards: One value a token of the response, the dense view of the same signal; never added to `reward`.
         metadata: Anything worth keeping beside the score.
         error: Why the score could not be computed; then `reward` is NaN.
@@ -145,13 +147,17 @@ class RewardOutput:
         1.0
     """
 
-    reward: float = float("nan")
+    reward: float = None  # type: ignore[assignment]  # a float once it is made
     token_rewards: Sequence[float] | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     error: str | None = None
+    applies: bool = field(init=False, repr=False, compare=False, default=True)
 
     def __post_init__(self) -> None:
         given: Any = self.reward
+        self.applies = given is not None
+        noted: Any = self.metadata
+        self.metadata = {} if noted is None else noted
         if hasattr(given, "detach"):  # a tensor that requires a gradient warns when it is read
             given = given.detach()
         if given is None or self.error is not None:
@@ -198,6 +204,8 @@ class RewardBatch:
         ):
             if length != len(rewards):
                 raise ContractError(f"{what} has {length} entries for {len(rewards)} rewards")
+        if any(position not in range(len(rewards)) for position in self.errors):
+            raise ContractError(f"errors has the positions {sorted(self.errors)} for {len(rewards)} rewards")
 
     def __len__(self) -> int:
         return len(self.rewards)
@@ -214,7 +222,7 @@ class RewardBatch:
             return self.select(range(len(self))[position])
         position = range(len(self))[position]  # negative positions, and IndexError beyond the end
         return RewardOutput(
-            reward=float(self.rewards[position]),
+            reward=None if np.isnan(self.rewards[position]) else float(self.rewards[position]),  # type: ignore[arg-type]
             token_rewards=None if self.token_rewards is None else self.token_rewards[position],  # type: ignore[arg-type]
             metadata=self.metadata[position],
             error=self.errors.get(position),

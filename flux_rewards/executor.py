@@ -44,7 +44,9 @@ class _Job:
         self._lock = threading.Lock()
         for leaf in self.leaves:
             leaf.reward.check_samples(samples)
-            leaf.cut(samples)
+        self.samples = list(samples)  # the caller may fill its own list again meanwhile
+        for leaf in self.leaves:
+            leaf.cut(self.samples)
         self._outstanding = sum(len(leaf.chunks) for leaf in self.leaves)
         if self._outstanding == 0:
             self.end()
@@ -134,7 +136,7 @@ class _Job:
 
 
 class Pending:
-    """A call that is under way: await it, or ask for its `result`.
+    """A call that is under way: await it, or ask for its `result`. Giving up waiting does not end it; `cancel` does.
 
     Examples:
         >>> from flux_rewards import Executor, FunctionReward, Sample
@@ -180,7 +182,8 @@ class Pending:
     def __await__(self) -> Generator[Any, None, RewardBatch]:
         import asyncio  # noqa: PLC0415  # only those who await pay for it
 
-        yield from asyncio.wrap_future(self._job.finished).__await__()
+        # Shielded: whoever gives up waiting does not end the call for others.
+        yield from asyncio.shield(asyncio.wrap_future(self._job.finished)).__await__()
         return self._fold()
 
     def _fold(self) -> RewardBatch:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from flux_rewards.errors import InputError
+from flux_rewards.errors import InputError, brief
 from flux_rewards.fingerprint import fingerprint
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def group_keys(samples: Sequence[Sample]) -> list[Hashable]:
     keys: list[Hashable] = []
     for sample in samples:
         if sample.group_id is not None:
-            keys.append(("group_id", sample.group_id))
+            keys.append(("group_id", _plain_id(sample.group_id, len(keys))))
             continue
         prompt = sample.prompt if isinstance(sample.prompt, str) else fingerprint(sample.prompt, memo)
         media = tuple(
@@ -40,6 +40,19 @@ def group_keys(samples: Sequence[Sample]) -> list[Hashable]:
         )
         keys.append(("prompt", prompt, media))
     return keys
+
+
+def _plain_id(group_id: Any, index: int) -> Hashable:
+    """An id that equals its equals: elements of tensors are each their own, and NaN is never itself."""
+    plain = group_id.item() if hasattr(group_id, "item") and getattr(group_id, "ndim", 1) == 0 else group_id
+    try:
+        hash(plain)
+        usable = not hasattr(plain, "shape") and plain == plain  # noqa: PLR0124  # not NaN
+    except TypeError:
+        usable = False
+    if not usable:
+        raise InputError(f"a group_id is text or a number, found {brief(group_id)}", field="group_id", index=index)
+    return plain  # type: ignore[no-any-return]
 
 
 def has_group(sample: Sample) -> bool:

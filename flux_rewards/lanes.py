@@ -79,11 +79,11 @@ _lanes_lock = threading.Lock()
 
 def lanes_of(reward: object) -> Lanes:
     """The lanes of a reward object; a forked child has its own, since the parent's threads are not there."""
-    owned: tuple[int, Lanes] | None = vars(reward).get("_lanes")
+    owned: tuple[int, Lanes] | None = vars(reward).get("_flux_lanes")
     if owned is None or owned[0] != os.getpid():
         with _lanes_lock:
-            owned = vars(reward).get("_lanes")
+            owned = vars(reward).get("_flux_lanes")
             if owned is None or owned[0] != os.getpid():
                 owned = (os.getpid(), Lanes())
-                vars(reward)["_lanes"] = owned
+                vars(reward)["_flux_lanes"] = owned
     return owned[1]

@@ -54,13 +54,13 @@ class Parametrised:
         """Capture the arguments."""
         self = super().__new__(cls)
         # Here and not in __init__, since an author's need not call ours.
-        vars(self)["_arguments"] = (args, kwargs)
+        vars(self)["_flux_arguments"] = (args, kwargs)
         return self
 
     @property
     def parameters(self) -> dict[str, Any]:
         """The arguments that the constructor was given, by name."""
-        args, kwargs = vars(self)["_arguments"]
+        args, kwargs = vars(self)["_flux_arguments"]
         bound = inspect.signature(type(self).__init__).bind(self, *args, **kwargs).arguments
         named = list(bound.items())[1:]
         kinds = inspect.signature(type(self).__init__).parameters
@@ -94,7 +94,7 @@ class Parametrised:
         return hash(type(self))  # equal objects have one type; parameters need not be hashable
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), *vars(self)["_arguments"], self._state())
+        return _rebuild, (type(self), *vars(self)["_flux_arguments"], self._state())
 
 
 def _rebuild(kind: type, args: tuple[Any, ...], kwargs: dict[str, Any], state: dict[str, Any]) -> Any:

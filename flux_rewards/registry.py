@@ -79,7 +79,8 @@ def register_reward(name: str) -> Callable[[F], F]:
         >>> resolve_reward("First_Letter") is FirstLetter
         True
     """
-    if not name or "." in name or ":" in name:
+    given: Any = name
+    if not isinstance(given, str) or not name or "." in name or ":" in name:
         raise ConfigError(
             f"a registered name is text without '.' and ':', found {name!r}; write @register_reward('name')"
         )

@@ -12,12 +12,13 @@ In a test suite:
 
 from __future__ import annotations
 
+import copy
+import functools
 import os
 import pickle
 import random
 import signal
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -125,9 +126,13 @@ def reward_checks(reward: Any, samples: Sequence[Sample] | None = None) -> list[
         ...     check()
     """
     batch = example_samples() if samples is None else list(samples)
-    contract = _Contract(reward, batch)
-    methods = [name for name in dir(contract) if name.startswith("check_")]
-    return [Check(name.removeprefix("check_"), getattr(contract, name)) for name in methods]
+    methods = [name for name in dir(_Contract) if name.startswith("check_")]
+    return [Check(name.removeprefix("check_"), functools.partial(_run, reward, batch, name)) for name in methods]
+
+
+def _run(reward: Any, samples: Sequence[Sample], method: str) -> None:
+    # Fresh samples for each check: one that a reward has spoilt would hide that it spoils them.
+    getattr(_Contract(reward, copy.deepcopy(list(samples))), method)()
 
 
 class _Contract:
@@ -219,11 +224,21 @@ class _Contract:
         _assert_same(self.reward(self.samples), loaded.train(self.samples), "the reward from its configuration")
 
     def check_global_state_kept(self) -> None:
+        before = _surroundings()
         self.reward(self.samples)  # the first call may load what it needs
-        before = _global_state()
-        self.reward(self.samples)
-        after = _global_state()
+        after = _surroundings()
+        # What the first import of torch sets up was not there before.
         changed = [what for what, value in before.items() if after[what] != value]
+        # Generators are stirred first, since a reward that seeds them finds its own seed there the second time.
+        kept = _generators()
+        try:
+            _stir()
+            before = {what: fingerprint(value) for what, value in _generators().items()}
+            self.reward(self.samples)
+            after = {what: fingerprint(value) for what, value in _generators().items()}
+        finally:
+            _restore(kept)
+        changed += [what for what, value in before.items() if after[what] != value]
         assert not changed, f"a call changed {', '.join(changed)}"
 
 
@@ -244,20 +259,40 @@ def _assert_same(expected: RewardBatch, found: RewardBatch, what: str) -> None:
             np.testing.assert_allclose(other.token_rewards, one.token_rewards, rtol=1e-5, atol=1e-6)
 
 
-def _global_state() -> dict[str, Any]:
+def _surroundings() -> dict[str, Any]:
     state: dict[str, Any] = {
-        "the state of random": random.getstate(),
-        "the state of numpy.random": repr(np.random.get_state()),  # noqa: NPY002
         "the environment": dict(os.environ),
         "the working directory": os.getcwd(),  # noqa: PTH109
-        "the warning filters": list(warnings.filters),
-        "the signal handlers": {number: signal.getsignal(number) for number in signal.valid_signals()},
+        "the signal handlers": {str(number): signal.getsignal(number) for number in signal.valid_signals()},
     }
     torch = sys.modules.get("torch")
     if torch is not None:
-        state["the state of torch's generator"] = fingerprint(torch.get_rng_state())
         state["torch's grad mode"] = torch.is_grad_enabled()
         state["torch's default dtype"] = torch.get_default_dtype()
         state["torch's cudnn flags"] = (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic)
         state["torch's thread count"] = torch.get_num_threads()
     return state
+
+
+def _generators() -> dict[str, Any]:
+    torch = sys.modules.get("torch")
+    return {
+        "the state of random": random.getstate(),
+        "the state of numpy.random": list(np.random.get_state()),  # noqa: NPY002
+        **({} if torch is None else {"the state of torch's generator": torch.get_rng_state()}),
+    }
+
+
+def _stir() -> None:
+    seed = random.SystemRandom().randrange(2**32)
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(seed)
+
+
+def _restore(generators: dict[str, Any]) -> None:
+    random.setstate(generators["the state of random"])
+    np.random.set_state(tuple(generators["the state of numpy.random"]))  # noqa: NPY002
+    if "the state of torch's generator" in generators:
+        sys.modules["torch"].set_rng_state(generators["the state of torch's generator"])

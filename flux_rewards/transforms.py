@@ -44,11 +44,13 @@ class Transform(UnaryCombinator, abstract=True):
         """Transform what applies; keep NaN and failures."""
         (batch,) = batches
         tokens = batch.token_rewards
-        dense = None if tokens is None else [None if row is None else self.apply_to_tokens(row) for row in tokens]
+        dense = (
+            None if tokens is None else [None if row is None else self.apply_to_tokens(row.copy()) for row in tokens]
+        )
         if dense is not None and all(row is None for row in dense):
             dense = None
         return RewardBatch(
-            self.apply(batch.rewards), dense, batch.metadata, dict(batch.errors), {self.reward.name: batch}
+            self.apply(batch.rewards.copy()), dense, list(batch.metadata), dict(batch.errors), {self.reward.name: batch}
         )
 
     def _bound(self) -> None:

@@ -121,6 +121,9 @@ class Tree:
                 raise ContractError(f"combine returned {len(batch)} rows for {count} samples", reward=node.name)
             for position in np.flatnonzero(np.isinf(batch.rewards)).tolist():
                 raise ComputeError("the result is too large for a number", reward=node.name, index=position)
+            for position, tokens in enumerate(batch.token_rewards or ()):
+                if tokens is not None and not np.isfinite(tokens).all():
+                    raise ComputeError("a token reward is too large for a number", reward=node.name, index=position)
             known = set().union(*(below.errors for below in batches))
             new = [position for position in batch.errors if position not in known]
             if new and id(node) in self._fatal:

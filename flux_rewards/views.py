@@ -59,13 +59,17 @@ def view_of(sample: Sample, reading: Reading) -> Sample:
     view = object.__new__(_View)
     state = vars(view)
     state.update(vars(sample))
-    state["_given"] = {field: state.pop(field) for field in MEDIA_FIELDS if state[field] is not None}
+    if isinstance(sample, _View):  # handed on by the reward that received it
+        state.update(vars(sample)["_given"])
+    state["_given"] = {field: state.pop(field) for field in MEDIA_FIELDS if state.get(field) is not None}
     state["_reading"] = reading
     return view
 
 
 def has_media(sample: Sample) -> bool:
-    """Whether the sample holds any media."""
+    """Whether the sample holds any media; nothing is decoded to find out."""
+    if isinstance(sample, _View):
+        return bool(vars(sample)["_given"])
     return not (
         sample.image is None
         and sample.video is None

@@ -117,3 +117,19 @@ def doubled(value: float) -> float:
 def brevity(sample: Sample) -> float:
     """For configurations of `FunctionReward`."""
     return 1 / (1 + len(str(sample.response)))
+
+
+class Longer(RewardFunction):
+    """Whether the response is longer than a threshold that is set later."""
+
+    threshold = 0.0
+
+    def compute_reward(self, sample: Sample) -> float:
+        return float(len(str(sample.response)) > self.threshold)
+
+
+def set_afterwards(threshold: float) -> Longer:
+    """A factory whose parameter the reward's constructor does not know."""
+    reward = Longer()
+    reward.threshold = threshold
+    return reward

@@ -91,7 +91,8 @@ ROWS: list[tuple[Any, list[float]]] = [
     ((1, None, 0), [1.0, NAN, 0.0]),
     ([np.float32(0.5), np.int64(2), np.bool_(True)], [0.5, 2.0, 1.0]),
     ([torch.tensor(0.5), RewardOutput(1), None], [0.5, 1.0, NAN]),
-    ([RewardOutput(NAN), RewardOutput(), 3], [NAN, NAN, 3.0]),
+    ([RewardOutput(None), RewardOutput(), 3], [NAN, NAN, 3.0]),  # type: ignore[arg-type]
+    (list(RewardBatch(np.array([1.0, NAN, 3.0]))), [1.0, NAN, 3.0]),
     (np.array([1, 2, 3]), [1.0, 2.0, 3.0]),
     (np.array([1.5, 2, 3], dtype=np.float16), [1.5, 2.0, 3.0]),
     (np.array([True, False, True]), [1.0, 0.0, 1.0]),
@@ -126,6 +127,8 @@ def test_rows_of_every_kind_are_read(returned: Any, expected: list[float]) -> No
         (RewardBatch(np.array([1.0, np.inf, 2.0])), "sample 1.*finite"),
         (RewardBatch(np.array([1.0, 2.0, 3.0]), errors={2: "late"}), "sample 2.*NaN where"),
         ([1.0, "2.0", 3.0], "sample 1"),
+        ([1.0, 10**400, 3.0], "too large"),
+        ([RewardOutput(1.0), 10**400, 3.0], "sample 1"),
         ([1.0, [2.0], 3.0], "sample 1"),
         ([1.0, 2.0, (3.0, {})], "sample 2"),
         ([1.0, 2.0, np.zeros(2)], "sample 2"),
@@ -142,7 +145,14 @@ def test_other_rows_are_refused(returned: Any, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "returned", [[1.0, NAN, 2.0], np.array([1.0, NAN, 2.0]), torch.tensor([1.0, NAN, 2.0]), [0.0, float("inf"), 1.0]]
+    "returned",
+    [
+        [1.0, NAN, 2.0],
+        [1.0, RewardOutput(NAN), 2.0],
+        np.array([1.0, NAN, 2.0]),
+        torch.tensor([1.0, NAN, 2.0]),
+        [0.0, float("inf"), 1.0],
+    ],
 )
 def test_a_bare_nan_is_a_failure(returned: Any) -> None:
     """A model that overflowed must not pass for a reward that does not apply."""
@@ -475,3 +485,69 @@ def test_a_path_to_nowhere_is_a_config_error() -> None:
         FunctionReward("no_such_module.thing")([Sample()])
     with pytest.raises(ConfigError, match="did you mean 'brevity'"):
         FunctionReward("rewards_of_our_own.brevty")([Sample()])
+
+
+def test_names_that_authors_use_are_theirs() -> None:
+    """A logit scale, a CLIP model, helper methods: nothing of the library is in their way."""
+
+    class Own(RewardFunction):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            self._scale, self._clip, self._rows, self._lanes = 100.0, "a model", [1], "mine"
+
+        def _decode(self, text: str) -> str:
+            return text
+
+        def compute_reward(self, sample: Sample) -> float:
+            return 0.25
+
+    assert Own()([Sample()]).rewards.tolist() == [0.25]
+    assert Own(scale=2.0)([Sample()]).rewards.tolist() == [0.5]
+
+
+def test_settings_that_make_no_sense_are_refused() -> None:
+    """num_workers = 0 would wait for ever, and an unknown scope would be taken for samples."""
+    for attributes in ({"num_workers": 0}, {"batch_size": 0}, {"batch_size": 2.5}, {"scope": "groups"}):
+        kind = type("Mine", (Characters,), attributes)
+        with pytest.raises(ContractError, match=next(iter(attributes))):
+            kind()(response=["a"])
+
+
+def test_a_reward_may_hand_its_samples_on() -> None:
+    """Media too, and those that nobody reads stay undecoded."""
+    inner = Seen()
+
+    class Outer(RewardFunction):
+        def compute_rewards(self, samples: Sequence[Sample]) -> Any:
+            return inner(samples)
+
+    pixels = np.full((4, 6, 3), 51, dtype=np.uint8)
+    assert Outer()([Sample(image=pixels, video="nowhere.mp4")]).rewards.tolist() == [1.0]
+    assert inner.seen[0].image.getpixel((0, 0)) == (51, 51, 51)
+
+
+def test_a_failure_of_a_nested_call_keeps_both_places() -> None:
+    """The caller's sample is the error's; the inner one is in its text."""
+    inner = Told()
+
+    class Outer(RewardFunction):
+        def compute_reward(self, sample: Sample) -> Any:
+            return inner([sample]).rewards[0]
+
+    with pytest.raises(ComputeError, match="'Told', sample 0: ValueError: bad") as caught:
+        Outer()(told(1.0, 2.0, ValueError("bad")))
+    assert (caught.value.reward, caught.value.index) == ("Outer", 2)
+
+
+def test_one_error_object_may_be_raised_twice() -> None:
+    """Each time it says where."""
+    from flux_rewards import JudgeError
+
+    error = JudgeError("cannot read the verdict")
+    for position in (1, 2):
+        values: list[Any] = [1.0, 1.0, 1.0]
+        values[position] = error
+        with pytest.raises(JudgeError) as caught:
+            Told()(told(*values))
+        assert caught.value.index == position
+    assert error.index is None

@@ -127,6 +127,19 @@ def test_token_rewards_that_do_not_line_up_are_refused() -> None:
     assert caught.value.index == 1
 
 
+def test_a_part_that_does_not_apply_adds_no_token_rewards() -> None:
+    """They are the dense view of a reward that is not there."""
+    batch = parts(1.0, 2.0)(a_and_b((tokens(1, 2), RewardOutput(None, token_rewards=[5, 5])), (None, None)))  # type: ignore[arg-type]
+    assert batch.token_rewards is not None
+    assert [None if row is None else row.tolist() for row in batch.token_rewards] == [[1, 2], None]
+
+
+def test_token_rewards_too_large_for_a_number_are_a_failure() -> None:
+    """As for the sum."""
+    with pytest.raises(ComputeError, match="token reward is too large"):
+        parts(1e300, 1.0)(a_and_b((RewardOutput(0.0, token_rewards=[1e300]), 1.0)))
+
+
 def test_a_failed_sample_has_no_token_rewards() -> None:
     """The dense view of NaN is nothing."""
     composite = CompositeReward({"a": (Told("a"), 1.0), "b": (MaskErrors(Told("b"), 1.0), 1.0)})

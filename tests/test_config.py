@@ -112,6 +112,21 @@ def test_batch_sizes_of_a_shared_object_hold_for_their_own_section() -> None:
     assert leaf.calls == [2, 2, 2, 3, 3]
 
 
+def test_factories_that_differ_make_different_objects() -> None:
+    """Even where what they make was constructed alike."""
+    entry = {"reward_model": "rewards_of_our_own.set_afterwards"}
+    loaded = load_rewards([{**entry, "name": "a", "threshold": 1}, {**entry, "name": "b", "threshold": 100}])
+    assert loaded.train(response=["xx"]).rewards.tolist() == [1.0]
+    assert loaded.train(response=["xx"]).parts["b"].rewards.tolist() == [0.0]
+
+
+def test_numbers_in_scientific_notation_are_numbers(tmp_path: Path) -> None:
+    """YAML 1.1 reads 1e-3 as text."""
+    path = tmp_path / "rewards.yaml"
+    path.write_text("rewards: {reward_model: length, target: 4e2, weight: 1e-3}")
+    assert load_rewards(path).train.weights == {"LengthReward": 0.001}
+
+
 def test_names_are_distinct_where_none_are_given() -> None:
     """As in a composite; a nested reward keeps a name of its own."""
     ranked = {"reward_model": "group_rank", "reward": {**LENGTH, "name": "size"}}
@@ -163,6 +178,8 @@ GOOD: list[RewardFunction] = [
     Batched(LengthReward(40), 7),
     Product({"a": LengthReward(40), "b": LengthReward(50)}),
     Product([LengthReward(40), LengthReward(50)]),
+    Product({"a": LengthReward(40, name="same"), "b": LengthReward(50, name="same")}),
+    Batched(LengthReward(40, batch_size=4), 8),
     Gate(LengthReward(40), when=NumericAnswerReward(), at_least=1.0, otherwise=None),
     GroupRank(Clip(Scale(LengthReward(40), 2.0), low=0.0, high=1.0), "max"),
     MaskErrors(FunctionReward("rewards_of_our_own.brevity"), 0.1),
@@ -238,6 +255,7 @@ BAD: list[tuple[Any, str]] = [
     ([{**LENGTH, "weight": float("inf")}], "weight must be"),
     ([{**LENGTH, "batch_size": 0}], "batch_size must be a whole number"),
     ([{**LENGTH, "num_workers": "4"}], "num_workers must be a whole number"),
+    ([{"reward_model": "group_rank", "reward": LENGTH, "num_workers": 2}], "for rewards that compute"),
     ([{**LENGTH, "async_reward": "yes"}], "async_reward must be true or false"),
     ([{**LENGTH, "name": 3}], "name must be text"),
     ([{**LENGTH, "name": "a"}, {**LENGTH, "name": "a"}], "the name 'a' is taken"),

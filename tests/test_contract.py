@@ -1,11 +1,13 @@
 """The contract: every registered reward keeps it, and the checks catch those that don't."""
 
+import os
 import random
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from rewards_of_our_own import Aspects, Characters, GroupMean, QualityReward
 
 from flux_rewards import RewardFunction, RewardOutput, Sample
@@ -82,6 +84,23 @@ class Seeder(RewardFunction):
         return 1.0
 
 
+class Mover(RewardFunction):
+    """Writes into the environment, the same at every call."""
+
+    def compute_reward(self, sample: Sample) -> float:
+        os.environ["TEST_CONTRACT_MOVER"] = "here"
+        return 1.0
+
+
+class Resetter(RewardFunction):
+    """Seeds with a constant, which finds its own seed there the second time."""
+
+    def compute_reward(self, sample: Sample) -> float:
+        np.random.seed(0)  # noqa: NPY002
+        torch.manual_seed(0)
+        return 1.0
+
+
 class Forgetful(RewardFunction):
     """Changes what it was given."""
 
@@ -116,6 +135,17 @@ class Undeclared(RewardFunction):
         return RewardOutput(float(sample.reference is not None))
 
 
+def test_checks_do_not_hide_one_another() -> None:
+    """Each has fresh samples: one that mutates them is caught after others have run."""
+    failed = []
+    for check in reward_checks(Vandal()):
+        try:
+            check()
+        except AssertionError:
+            failed.append(str(check))
+    assert "inputs_untouched" in failed
+
+
 @pytest.mark.parametrize(
     ("reward", "broken"),
     [
@@ -124,6 +154,8 @@ class Undeclared(RewardFunction):
         (Vandal(), "inputs_untouched"),
         (Unbound(), "bounds_hold"),
         (Seeder(), "global_state_kept"),
+        (Mover(), "global_state_kept"),
+        (Resetter(), "global_state_kept"),
         (Forgetful(["a"]), "parameters_kept"),
         (Closed(lambda x: x), "pickles"),
         (Closed(lambda x: x), "config_round_trip"),

@@ -54,6 +54,7 @@ def test_from_columns_reads_lists_arrays_and_tensors() -> None:
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
+        ({"prompt": {"a", "b"}}, "one entry a sample"),
         ({"prompt": ["a"], "response": ["b", "c"]}, "differ in length"),
         ({"respones": ["a"]}, "did you mean 'response'"),
         ({"prompt": "a cat"}, r"write prompt=\[\.\.\.\]"),
@@ -154,7 +155,9 @@ def test_rows_are_selected_with_all_that_belongs_to_them() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [([[1.0]],), ([1.0], [None, None]), ([1.0, 2.0], None, [{}])], ids=["2-D", "tokens", "metadata"]
+    "arguments",
+    [([[1.0]],), ([1.0], [None, None]), ([1.0, 2.0], None, [{}]), ([1.0], None, [], {1: "late"})],
+    ids=["2-D", "tokens", "metadata", "errors"],
 )
 def test_a_batch_checks_its_columns(arguments: Any) -> None:
     """Columns of another length are refused."""
@@ -221,6 +224,17 @@ IMAGE = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
 def test_fingerprints_tell_content_apart(one: Any, other: Any, equal: bool) -> None:
     """Equal content has an equal digest; other content, types and shapes have not."""
     assert (fingerprint(one) == fingerprint(other)) is equal
+
+
+def test_group_ids_of_tensors_are_their_values() -> None:
+    """Elements of a tensor hash by identity, and every sample would be a group of its own."""
+    for ids in (torch.tensor([0, 0, 1]), np.array([0, 0, 1]), [0, 0, 1]):
+        assert split_groups(Sample.from_columns(prompt=["a", "b", "c"], group_id=ids)) == [[0, 1], [2]]
+    bad: Any
+    for bad in (NAN, np.float64(NAN), [1], torch.tensor([1, 2])):
+        with pytest.raises(InputError, match="text or a number") as caught:
+            split_groups([Sample("a", group_id=1), Sample("b", group_id=bad)])
+        assert (caught.value.field, caught.value.index) == ("group_id", 1)
 
 
 def test_a_sample_of_no_group_is_an_error() -> None:

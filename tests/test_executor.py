@@ -294,27 +294,49 @@ def test_awaiting_a_failure_raises_it() -> None:
         asyncio.run(main())
 
 
-def test_cancelling_the_await_cancels_the_call() -> None:
-    """As `asyncio.wait_for` does at its time-out."""
+def test_giving_up_an_await_leaves_the_call_to_others() -> None:
+    """As `asyncio.wait_for` does at its time-out; `cancel` ends it."""
     release = threading.Event()
 
     class Slow(RewardFunction):
-        batch_size = 1
-        calls = 0
-
-        def compute_rewards(self, samples: Sequence[Sample]) -> Any:
-            type(self).calls += 1
+        def compute_reward(self, sample: Sample) -> float:
             release.wait(60)
-            return [1.0]
+            return 1.0
 
-    async def main(executor: Executor) -> None:
+    async def main(executor: Executor) -> list[float]:
+        pending = executor.submit(Slow(), [Sample()])
+
+        async def ask() -> Any:
+            return await pending
+
         with pytest.raises(asyncio.TimeoutError):
-            await asyncio.wait_for(executor.submit(Slow(), SAMPLES), 0.05)
+            await asyncio.wait_for(ask(), 0.05)
+        release.set()
+        return (await pending).rewards.tolist()  # type: ignore[no-any-return]
 
     with Executor() as executor:
-        asyncio.run(main(executor))
+        assert asyncio.run(main(executor)) == [1.0]
+
+
+def test_the_callers_list_may_be_used_again() -> None:
+    """As a rollout buffer is, while its samples are scored."""
+    begun, release = threading.Event(), threading.Event()
+
+    class Slow(RewardFunction):
+        batch_size = 1
+
+        def compute_rewards(self, samples: Sequence[Sample]) -> Any:
+            begun.set()
+            release.wait(60)
+            return [float(len(str(samples[0].response)))]
+
+    samples = [Sample(response="a")] * 4
+    with Executor() as executor:
+        pending = executor.submit(Slow(), samples)
+        assert begun.wait(60)
+        samples[:] = [Sample(response="other")] * 4
         release.set()
-    assert Slow.calls == 1
+        assert pending.result(60).rewards.tolist() == [1.0] * 4
 
 
 def test_the_plain_call_works_inside_a_running_loop() -> None:

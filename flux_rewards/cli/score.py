@@ -13,7 +13,7 @@ from flux_rewards.cli.records import check_suffix
 from flux_rewards.cli.rows import ROW_FORMATS, row_writer, rows_of, without_position
 from flux_rewards.cli.samples import SampleBatch, SampleFile
 from flux_rewards.config import load_rewards
-from flux_rewards.errors import ComputeError, FluxRewardsError, InputError
+from flux_rewards.errors import ComputeError, ConfigError, FluxRewardsError, InputError
 from flux_rewards.grouping import split_groups
 from flux_rewards.report.summary import RewardSummary
 from flux_rewards.wrappers import MaskErrors
@@ -87,6 +87,9 @@ def score_file(
     check_output(out, [samples, rewards])
     loaded = load_rewards(rewards)
     composite = loaded.eval if use_eval else loaded.train
+    for name in ("reward", "total"):
+        if name in composite.weights:
+            raise ConfigError(f"{rewards}: a part cannot be called {name!r}, which is the name of the sum; rename it")
     # The mask leaves the composite's parts and names as they are.
     reward = MaskErrors(composite, max_failure_rate) if max_failure_rate > 0 else composite
     file = SampleFile(samples, progress.warn)

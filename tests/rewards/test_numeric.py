@@ -270,3 +270,15 @@ def test_impossible_tolerance(tolerance: Any) -> None:
     """Refused when the reward is built."""
     with pytest.raises(ConfigError, match="tolerance must be a finite number >= 0"):
         NumericAnswerReward(tolerance)
+
+
+def test_answer_tags_hold_the_answer() -> None:
+    """As in the format of think and answer; what comes after the tag does not count."""
+    responses = [
+        "<think>2 and 2</think><answer>4</answer> (checked 9 times)",
+        "<think>2 and 2</think>\n<answer>\nIt is 4.\n</answer>",
+        "<answer>5</answer> although 4",
+        "<answer></answer>",
+    ]
+    batch = NumericAnswerReward()(response=responses, reference=["4"] * 4)
+    assert batch.rewards.tolist() == [1.0, 1.0, 0.0, 0.0]

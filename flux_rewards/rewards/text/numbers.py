@@ -69,6 +69,7 @@ _MARKER = re.compile(
       (?P<boxed> \\(?:boxed|fbox)\b\s? )
     | (?P<label> ^[ \t>*_]{0,8} A [*_]{0,3} : )
     | \#\#\#\# (?= \s*[-+\u2212$€£*_\\(]{0,4}\.?\d (?!\d*[.)]\s+\S) | \s*\Z )
+    | <answer>
     | \b(?i:answer) [ \t*_]{0,4} (?: is\b(?!\s+not\b) | [:=] )
     """,
     re.VERBOSE | re.MULTILINE,

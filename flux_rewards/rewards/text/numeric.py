@@ -27,8 +27,9 @@ class NumericAnswerReward(RewardFunction):
 
     - ``\boxed{...}`` holds one number, perhaps with a name and a unit: ``\boxed{x = 18\text{ km}}``. A box that
       holds several, holds none, or is never closed is no answer.
-    - ``####``, ``A:`` at the start of a line, ``answer is``, ``answer:`` and ``answer =``: the first number on that
-      line (or on the next line with text); where a calculation is written out, as in ``A: 3 * 6 = 18``, its result.
+    - ``<answer>``, ``####``, ``A:`` at the start of a line, ``answer is``, ``answer:``, ``answer =``: the first
+      number on that line (or on the next line with text); where a calculation is written out, as in
+      ``A: 3 * 6 = 18``, its result.
       ``####`` before anything but a number is a heading, and ``the answer is`` without a number is prose: then the
       marker before it decides. A marker with nothing behind it, as where the response was cut off, is no answer,
       and so is an ``A:`` line without a number.
