@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -83,7 +84,8 @@ class Parametrised:
         return {name: vars(self)[name] for name in self.settings if name in vars(self)}
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.parameters.items())})"
+        shown = (f"{name}={_shown(name, value)}" for name, value in self.parameters.items())
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other) or not isinstance(other, Parametrised):
@@ -95,6 +97,14 @@ class Parametrised:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), *vars(self)["_flux_arguments"], self._state())
+
+
+_SECRET = re.compile(r"_?(api|access|private)_?key$|secret|password|credential|(^|_)token$", re.IGNORECASE)
+
+
+def _shown(name: str, value: Any) -> str:
+    """A parameter for a message or a log: credentials stay out of them."""
+    return "'...'" if isinstance(value, str) and _SECRET.search(name) else repr(value)
 
 
 def _rebuild(kind: type, args: tuple[Any, ...], kwargs: dict[str, Any], state: dict[str, Any]) -> Any:

@@ -551,3 +551,21 @@ def test_one_error_object_may_be_raised_twice() -> None:
             Told()(told(*values))
         assert caught.value.index == position
     assert error.index is None
+
+
+def test_credentials_are_not_printed() -> None:
+    """Neither in a repr, nor in an error that shows one."""
+
+    class Judge(RewardFunction):
+        def __init__(self, api_key: str, model: str = "m") -> None:
+            self.api_key = api_key
+
+        def compute_reward(self, sample: Sample) -> float:
+            return 1.0
+
+    judge = Judge(api_key="sk-secret", model="large")
+    assert repr(judge) == "Judge(api_key='...', model='large')"
+    with pytest.raises(ConfigError) as caught:
+        CompositeReward([judge])  # type: ignore[list-item]
+    assert "sk-secret" not in str(caught.value)
+    assert Judge("a") != Judge("b")

@@ -238,3 +238,10 @@ def test_progress_is_told(score: Score) -> None:
 
     score([LENGTH], samples_with("a", "b", "c"), batch_size=2, progress=Told())
     assert told == [("scoring", 3), 2, 1]
+
+
+@pytest.mark.parametrize("name", ["reward", "total"])
+def test_a_part_cannot_have_the_name_of_the_sum(score: Score, name: str) -> None:
+    """Its reasons, or its line in the table, could not be told from the total's."""
+    with pytest.raises(ConfigError, match=f"cannot be called '{name}'"):
+        score([{"name": name, "reward_model": "length", "target": 3}], samples_with("a"))
