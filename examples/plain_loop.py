@@ -36,8 +36,9 @@ def main() -> None:
         scored = batch.parts["CompositeReward"]
         correct = scored.parts["correct"].rewards.mean()
         print(f"step {step}: reward {scored.rewards.mean():.3f}, correct {correct:.2f}")
-        # NaN where nothing could be scored: leave those samples out of the loss.
-        print("  advantages", np.nan_to_num(batch.rewards, nan=0.0).round(2).reshape(-1, GROUP_SIZE).tolist())
+        # NaN where nothing could be scored: those samples have no advantage, and stay out of the loss.
+        in_loss = np.flatnonzero(~np.isnan(batch.rewards))
+        print(f"  {len(in_loss)} samples to learn from, advantages", batch.rewards[in_loss].round(2).tolist())
 
 
 if __name__ == "__main__":

@@ -173,10 +173,10 @@ class Pending:
         try:
             self._job.finished.result(timeout)
         except FutureTimeoutError:
-            if self.done():
-                raise
-            late = ", ".join(self._job.waiting_for())
-            raise TimeoutError(f"not done after {timeout} s: still waiting for {late}") from None
+            if not self.done():
+                late = ", ".join(self._job.waiting_for())
+                raise TimeoutError(f"not done after {timeout} s: still waiting for {late}") from None
+            self._job.finished.result()  # it was done a moment later
         return self._fold()
 
     def __await__(self) -> Generator[Any, None, RewardBatch]:

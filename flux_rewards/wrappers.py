@@ -102,7 +102,7 @@ class MaskErrors(Wrapper):
 
 
 class Batched(Wrapper):
-    """Every leaf of a reward receives at most `batch_size` samples a call, here and not wherever else it is used.
+    """Every leaf of a reward receives at most `batch_size` samples a call, in this tree and not in others.
 
     Args:
         reward: The reward to cut into batches.
