@@ -325,7 +325,8 @@ class RewardFunction(Parametrised):
         )
 
     def __rescale(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        scaled = values * self.__scale
+        with np.errstate(over="ignore"):  # the executor refuses what is too large
+            scaled = values * self.__scale
         return scaled if self.__clip is None else np.clip(scaled, *self.__clip)
 
 

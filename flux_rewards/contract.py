@@ -64,7 +64,7 @@ def read_rows(returned: Any, samples: Sequence[Sample], *, reward: str, indices:
     """Read what ``compute_rewards`` returned for `samples`.
 
     Rows are numbers, None (does not apply), `RewardOutput`, or an exception (failed). Arrays, tensors and
-    a `RewardBatch` stand for all rows at once. A bare NaN or infinity is a failure: a model that
+    a `RewardBatch` stand for all rows at once. A NaN or infinity is a failure: a model that
     overflowed must not pass for a reward that does not apply.
 
     Args:

@@ -101,7 +101,7 @@ class WeightsError(FluxRewardsError, RuntimeError):
 
 
 class ComputeError(FluxRewardsError, RuntimeError):
-    """A score could not be computed; the cause is chained as ``__cause__``."""
+    """A score could not be computed; an exception behind it is chained as ``__cause__``."""
 
 
 class RemoteError(ComputeError):

@@ -66,6 +66,14 @@ class Leaf:
         return RewardBatch.scatter(count, self.pieces)
 
 
+def _check_finite(batch: RewardBatch, name: str) -> None:
+    for position in np.flatnonzero(np.isinf(batch.rewards)).tolist():
+        raise ComputeError("the result is too large for a number", reward=name, index=position)
+    for position, tokens in enumerate(batch.token_rewards or ()):
+        if tokens is not None and not np.isfinite(tokens).all():
+            raise ComputeError("a token reward is too large for a number", reward=name, index=position)
+
+
 class Tree:
     """The leaves and folds of a tree, for one call.
 
@@ -109,6 +117,8 @@ class Tree:
         """Fold the leaves' pieces up to the root."""
         count = len(samples)
         results = {key: leaf.gather(count) for key, leaf in self.leaves.items()}
+        for key, leaf in self.leaves.items():
+            _check_finite(results[key], leaf.reward.name)  # its own scale may overflow
         for node in self._folds:
             batches = [results[id(child)] for child in node.children]
             try:
@@ -119,11 +129,7 @@ class Tree:
                 raise
             if len(batch) != count:
                 raise ContractError(f"combine returned {len(batch)} rows for {count} samples", reward=node.name)
-            for position in np.flatnonzero(np.isinf(batch.rewards)).tolist():
-                raise ComputeError("the result is too large for a number", reward=node.name, index=position)
-            for position, tokens in enumerate(batch.token_rewards or ()):
-                if tokens is not None and not np.isfinite(tokens).all():
-                    raise ComputeError("a token reward is too large for a number", reward=node.name, index=position)
+            _check_finite(batch, node.name)
             known = set().union(*(below.errors for below in batches))
             new = [position for position in batch.errors if position not in known]
             if new and id(node) in self._fatal:

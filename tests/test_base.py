@@ -569,3 +569,10 @@ def test_credentials_are_not_printed() -> None:
         CompositeReward([judge])  # type: ignore[list-item]
     assert "sk-secret" not in str(caught.value)
     assert Judge("a") != Judge("b")
+
+
+def test_a_scale_that_overflows_is_a_failure() -> None:
+    """Alone too, where no fold stands above the reward."""
+    with pytest.raises(ComputeError, match="too large") as caught:
+        Told(scale=1e300)(told(1.0, 1e300))
+    assert (caught.value.reward, caught.value.index) == ("Told", 1)
