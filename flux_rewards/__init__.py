@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flux_rewards.base import RewardFunction as RewardFunction
+    from flux_rewards.buffer import RewardBuffer as RewardBuffer
     from flux_rewards.combinator import Combinator as Combinator, UnaryCombinator as UnaryCombinator
     from flux_rewards.composite import CompositeReward as CompositeReward, Gate as Gate, Product as Product
     from flux_rewards.config import (
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
         UnknownRewardError as UnknownRewardError,
         WeightsError as WeightsError,
     )
-    from flux_rewards.executor import Executor as Executor, Pending as Pending
+    from flux_rewards.executor import Executor as Executor
     from flux_rewards.groups import (
         BestOfGroup as BestOfGroup,
         GroupCenter as GroupCenter,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
         GroupRank as GroupRank,
         LeaveOneOut as LeaveOneOut,
     )
+    from flux_rewards.pending import Pending as Pending
     from flux_rewards.registry import (
         list_rewards as list_rewards,
         register_reward as register_reward,
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
     from flux_rewards.rewards.text.regex import RegexReward as RegexReward
     from flux_rewards.rewards.text.repetition import RepetitionPenalty as RepetitionPenalty
     from flux_rewards.rewards.tokens.keyword import TokenKeywordReward as TokenKeywordReward
+    from flux_rewards.stats import RewardStats as RewardStats
     from flux_rewards.transforms import (
         Clip as Clip,
         Map as Map,
@@ -66,7 +69,12 @@ if TYPE_CHECKING:
         Scale as Scale,
         Threshold as Threshold,
     )
-    from flux_rewards.wrappers import Batched as Batched, MaskErrors as MaskErrors
+    from flux_rewards.wrappers.batched import Batched as Batched
+    from flux_rewards.wrappers.cached import Cached as Cached
+    from flux_rewards.wrappers.circuit_breaker import CircuitBreaker as CircuitBreaker
+    from flux_rewards.wrappers.mask_errors import MaskErrors as MaskErrors
+    from flux_rewards.wrappers.retry import Retry as Retry
+    from flux_rewards.wrappers.timeout import Timeout as Timeout
 
 __version__ = "0.1.0"
 
@@ -95,7 +103,7 @@ _HOMES = {
     "UnknownRewardError": "flux_rewards.errors",
     "WeightsError": "flux_rewards.errors",
     "Executor": "flux_rewards.executor",
-    "Pending": "flux_rewards.executor",
+    "Pending": "flux_rewards.pending",
     "BestOfGroup": "flux_rewards.groups",
     "GroupCenter": "flux_rewards.groups",
     "GroupNormalize": "flux_rewards.groups",
@@ -119,13 +127,21 @@ _HOMES = {
     "Normalize": "flux_rewards.transforms",
     "Scale": "flux_rewards.transforms",
     "Threshold": "flux_rewards.transforms",
-    "Batched": "flux_rewards.wrappers",
-    "MaskErrors": "flux_rewards.wrappers",
+    "Batched": "flux_rewards.wrappers.batched",
+    "Cached": "flux_rewards.wrappers.cached",
+    "CircuitBreaker": "flux_rewards.wrappers.circuit_breaker",
+    "MaskErrors": "flux_rewards.wrappers.mask_errors",
+    "Retry": "flux_rewards.wrappers.retry",
+    "Timeout": "flux_rewards.wrappers.timeout",
+    "RewardBuffer": "flux_rewards.buffer",
+    "RewardStats": "flux_rewards.stats",
 }
 
 __all__ = [
     "Batched",
     "BestOfGroup",
+    "Cached",
+    "CircuitBreaker",
     "Clip",
     "Combinator",
     "CompositeReward",
@@ -157,12 +173,16 @@ __all__ = [
     "RegexReward",
     "RemoteError",
     "RepetitionPenalty",
+    "Retry",
     "RewardBatch",
+    "RewardBuffer",
     "RewardFunction",
     "RewardOutput",
+    "RewardStats",
     "Sample",
     "Scale",
     "Threshold",
+    "Timeout",
     "TokenKeywordReward",
     "Trajectory",
     "UnaryCombinator",

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 import numpy as np
 
-from flux_rewards.contract import SETUP_ERRORS, locate, read_rows, reason
+from flux_rewards.contract import SETUP_ERRORS, Scored, locate, read_rows, reason
 from flux_rewards.data import FIELDS, MEDIA_FIELDS, RewardBatch, RewardOutput, Sample
-from flux_rewards.errors import ContractError, InputError, brief
+from flux_rewards.errors import ContractError, FluxRewardsError, InputError, brief
 from flux_rewards.executor import default_executor
 from flux_rewards.parameters import Parametrised
 from flux_rewards.validation import interval, number, whole_number
@@ -47,6 +47,7 @@ class RewardFunction(Parametrised):
 
     Attributes:
         required_fields: `Sample` fields that it reads; a missing one is an `InputError`.
+        optional_fields: Others that it reads where they are there; None says that it may read any. Caches go by it.
         scope: ``"sample"``, or ``"group"`` to receive one whole group at a time, whatever the batch size.
         batch_size: Samples a call; None for all.
         num_workers: Calls in flight at once, over all threads and batches: 1 for a model on one GPU, many for an API.
@@ -77,6 +78,7 @@ class RewardFunction(Parametrised):
     """
 
     required_fields: Sequence[str] = ()
+    optional_fields: Sequence[str] | None = None
     scope: str = "sample"
     batch_size: int | None = None
     num_workers: int = 1
@@ -86,6 +88,11 @@ class RewardFunction(Parametrised):
     bounds: tuple[float, float] | None = None
     higher_is_better: bool = True
 
+    revision: ClassVar[str] = ""
+    """What else decides a score, and changes without the code or the parameters: say, the version of a data file."""
+    neutral_parameters: ClassVar[Sequence[str]] = ("name", "batch_size", "num_workers", "async_reward")
+    """Parameters that decide no score: a cache does not tell rewards apart by them."""
+
     example_config: ClassVar[Mapping[str, Any]] = {}
     """Parameters, as a configuration writes them, that make a working instance: for help pages and checks."""
 
@@ -93,6 +100,7 @@ class RewardFunction(Parametrised):
     name: str = "RewardFunction"
     children: Sequence[RewardFunction] = ()
     masks_failures: bool = False
+    wraps_calls: bool = False
     leaf_batch_size: int | None = None
     __by_sample: ClassVar[bool] = True  # mangled, like all that is ours: authors have names of their own
 
@@ -205,9 +213,14 @@ class RewardFunction(Parametrised):
     # What the executor uses
 
     @property
+    def scores_by_sample(self) -> bool:
+        """Whether the author's code sees one sample at a time, so that chunks may be cut at will."""
+        return self.__by_sample
+
+    @property
     def chunk_size(self) -> int | None:
         """Samples a call: one where several workers share a reward that scores sample by sample."""
-        if self.batch_size is None and self.__by_sample and self.num_workers > 1:
+        if self.batch_size is None and self.scores_by_sample and self.num_workers > 1:
             return 1
         return self.batch_size
 
@@ -243,31 +256,44 @@ class RewardFunction(Parametrised):
             if not isinstance(value, int) or value < 1:
                 raise ContractError(f"{what} must be a whole number >= 1, found {value!r}", reward=self.name)
 
-    def score_chunk(self, samples: Sequence[Sample], indices: Sequence[int], *, masked: bool) -> RewardBatch:
+    def score_chunk(self, samples: Sequence[Sample], indices: Sequence[int], *, stop_at_failure: bool) -> Scored:
         """The one boundary between an author's code and the library.
 
         Args:
             samples: A part of the caller's samples.
             indices: Their positions in the caller's batch.
-            masked: Record failures in `RewardBatch.errors` instead of raising the first.
+            stop_at_failure: One failed row is as bad as many: score no further.
+
+        Returns:
+            The rows. A failed one has its reason, and the exception as an error of the library.
+
+        Raises:
+            FluxRewardsError: One of `SETUP_ERRORS`, which would fail every sample.
         """
         views, unread = self.__decode(samples, indices)
-        if unread and not masked:
-            raise next(iter(unread.values()))
+        if unread and stop_at_failure:
+            row, first = next(iter(unread.items()))
+            return Scored(RewardBatch(np.full(len(samples), np.nan), errors={row: reason(first)}), {row: first})
         # A sample that cannot be read must not take its neighbours along.
         rows = [row for row in range(len(views)) if row not in unread] if unread else range(len(views))
         views = [views[row] for row in rows] if unread else views
         positions = [indices[row] for row in rows] if unread else indices
-        returned = self.__rows(views, stop_at_failure=not masked)
-        batch, failures = read_rows(returned, views, reward=self.name, indices=positions)
-        for row, failure in failures.items():
-            if not masked or isinstance(failure, SETUP_ERRORS):
-                alone = not isinstance(returned, _WholeChunkFailed) or len(views) == 1
-                raise locate(failure, reward=self.name, index=positions[row] if alone else None)
+        returned = self.__rows(views, stop_at_failure=stop_at_failure)
+        batch, raised = read_rows(returned, views, reward=self.name, indices=positions)
+        alone = not isinstance(returned, _WholeChunkFailed) or len(views) == 1
+        causes: dict[int, FluxRewardsError] = {}
+        for row, failure in raised.items():
+            causes[row] = locate(failure, reward=self.name, index=positions[row] if alone else None)
+            if isinstance(failure, SETUP_ERRORS):
+                raise causes[row]
+        scored = Scored(self.__own_scale(batch), causes)
         if unread:
-            batch = RewardBatch.scatter(len(samples), [(rows, batch)])
-            batch.errors.update((row, reason(failure)) for row, failure in unread.items())
-        return self.__own_scale(batch)
+            failed = [
+                ([row], Scored.failure(unreadable, reward=self.name, indices=[indices[row]]))
+                for row, unreadable in unread.items()
+            ]
+            scored = Scored.scatter(len(samples), [(rows, scored), *failed])
+        return scored
 
     def combine(self, batches: Sequence[RewardBatch], samples: Sequence[Sample]) -> RewardBatch:  # noqa: ARG002
         """A leaf has no children to combine."""

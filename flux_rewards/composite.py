@@ -11,6 +11,7 @@ from flux_rewards.base import RewardFunction
 from flux_rewards.combinator import Combinator
 from flux_rewards.data import RewardBatch
 from flux_rewards.errors import ConfigError, ContractError, brief
+from flux_rewards.naming import distinct
 from flux_rewards.validation import number
 
 if TYPE_CHECKING:
@@ -253,24 +254,6 @@ class Gate(Combinator):
             if index in when.errors or (is_open[index] and index in gated.errors)
         }
         return RewardBatch(values, tokens, errors=errors, parts=parts)
-
-
-def distinct(names: Any) -> list[str]:
-    """Names with ``_2``, ``_3`` ... appended where they repeat.
-
-    Examples:
-        >>> distinct(["length", "length", "format", "length"])
-        ['length', 'length_2', 'format', 'length_3']
-    """
-    given = list(names)
-    taken: list[str] = []
-    for name in given:
-        candidate, number_of = name, 1
-        while candidate in taken or (number_of > 1 and candidate in given):
-            number_of += 1
-            candidate = f"{name}_{number_of}"
-        taken.append(candidate)
-    return taken
 
 
 def carried(parts: Mapping[str, RewardBatch]) -> dict[int, str]:

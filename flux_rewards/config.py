@@ -20,14 +20,15 @@ from typing import Any
 
 from flux_rewards.base import RewardFunction
 from flux_rewards.callables import path_of
-from flux_rewards.composite import CompositeReward, Product, distinct
+from flux_rewards.composite import CompositeReward, Product
 from flux_rewards.config_file import read_yaml
 from flux_rewards.errors import ConfigError, FluxRewardsError, brief, close_match
 from flux_rewards.fingerprint import same
+from flux_rewards.naming import distinct
 from flux_rewards.parameters import accepted_parameters
 from flux_rewards.registry import Factory, name_of, resolve_reward
 from flux_rewards.validation import number, whole_number
-from flux_rewards.wrappers import Batched
+from flux_rewards.wrappers.batched import Batched
 
 __all__ = ["LoadedRewards", "load_rewards", "to_config"]
 

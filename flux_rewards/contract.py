@@ -20,11 +20,12 @@ from flux_rewards.errors import (
     WeightsError,
     brief,
 )
+from flux_rewards.transience import is_transient, retry_after
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["SETUP_ERRORS", "Scored", "locate", "read_rows", "reason"]
+__all__ = ["SETUP_ERRORS", "Rows", "Scored", "locate", "read_rows", "reason"]
 
 SETUP_ERRORS = (ConfigError, ContractError, MissingDependencyError, WeightsError)
 """Mistakes in how a reward was set up. They would fail every sample, so they are never masked."""
@@ -32,11 +33,38 @@ SETUP_ERRORS = (ConfigError, ContractError, MissingDependencyError, WeightsError
 _PLAIN = {float, int, bool, type(None)}
 
 
-class Scored(NamedTuple):
-    """A leaf's rows, and for each failed one the exception behind `RewardBatch.errors`."""
+class Rows(NamedTuple):
+    """What an author returned, and for each failed row the exception as it was."""
 
     batch: RewardBatch
     causes: dict[int, Exception]
+
+
+class Scored(NamedTuple):
+    """A leaf's rows, and for each failed one the reason behind `RewardBatch.errors` as an error of the library."""
+
+    batch: RewardBatch
+    causes: Mapping[int, FluxRewardsError]
+
+    @staticmethod
+    def failure(error: Exception, *, reward: str, indices: Sequence[int]) -> Scored:
+        """All rows failed for one reason; where they are several, none is to blame."""
+        located = locate(error, reward=reward, index=indices[0] if len(indices) == 1 else None)
+        rows = range(len(indices))
+        batch = RewardBatch(np.full(len(indices), np.nan), errors=dict.fromkeys(rows, reason(error)))
+        return Scored(batch, dict.fromkeys(rows, located))
+
+    @staticmethod
+    def scatter(count: int, pieces: Sequence[tuple[Sequence[int], Scored]]) -> Scored:
+        """Put pieces back in order, as `RewardBatch.scatter` does."""
+        causes = {rows[row]: cause for rows, piece in pieces for row, cause in piece.causes.items()}
+        batch = RewardBatch.scatter(count, [(rows, piece.batch) for rows, piece in pieces])
+        return Scored(batch, dict(sorted(causes.items())))
+
+    def select(self, rows: Sequence[int]) -> Scored:
+        """Some of the rows, in that order."""
+        causes = {place: self.causes[row] for place, row in enumerate(rows) if row in self.causes}
+        return Scored(self.batch.select(rows), causes)
 
 
 def locate(error: Exception, *, reward: str, index: int | None) -> FluxRewardsError:
@@ -52,6 +80,7 @@ def locate(error: Exception, *, reward: str, index: int | None) -> FluxRewardsEr
         return located
     failure = ComputeError(f"{type(error).__name__}: {error}", reward=reward, index=index)
     failure.__cause__ = error
+    failure.retryable, failure.retry_after = is_transient(error), retry_after(error)
     return failure
 
 
@@ -60,7 +89,7 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def read_rows(returned: Any, samples: Sequence[Sample], *, reward: str, indices: Sequence[int]) -> Scored:
+def read_rows(returned: Any, samples: Sequence[Sample], *, reward: str, indices: Sequence[int]) -> Rows:
     """Read what ``compute_rewards`` returned for `samples`.
 
     Rows are numbers, None (does not apply), `RewardOutput`, or an exception (failed). Arrays, tensors and
@@ -87,7 +116,7 @@ def read_rows(returned: Any, samples: Sequence[Sample], *, reward: str, indices:
                 for row, values in enumerate(returned.token_rewards)
             ]
             returned = replace(returned, token_rewards=read)
-        scored = Scored(returned, {row: ComputeError(why) for row, why in returned.errors.items()})
+        scored = Rows(returned, {row: ComputeError(why) for row, why in returned.errors.items()})
     elif hasattr(returned, "shape"):
         scored = _read_array(returned, samples, reward)
     elif isinstance(returned, (list, tuple)):
@@ -119,7 +148,7 @@ def _check_finite(batch: RewardBatch, reward: str, indices: Sequence[int]) -> No
         )
 
 
-def _read_array(returned: Any, samples: Sequence[Sample], reward: str) -> Scored:
+def _read_array(returned: Any, samples: Sequence[Sample], reward: str) -> Rows:
     if hasattr(returned, "detach"):  # a tensor, perhaps on another device, in bfloat16, with a gradient
         returned = returned.detach().double().cpu().numpy()
     array = np.asarray(returned)
@@ -131,7 +160,7 @@ def _read_array(returned: Any, samples: Sequence[Sample], reward: str) -> Scored
     return _without_overflow(array.astype(np.float64), [None] * len(array), np.isfinite(array))
 
 
-def _read_numbers(rows: Sequence[Any], reward: str) -> Scored:
+def _read_numbers(rows: Sequence[Any], reward: str) -> Rows:
     """Numbers and None, the common case, at once."""
     try:
         array = np.array(rows, dtype=np.float64)  # None becomes NaN
@@ -143,7 +172,7 @@ def _read_numbers(rows: Sequence[Any], reward: str) -> Scored:
     return _without_overflow(array, [None] * len(rows), finite)
 
 
-def _read_list(rows: Sequence[Any], reward: str, indices: Sequence[int]) -> Scored:
+def _read_list(rows: Sequence[Any], reward: str, indices: Sequence[int]) -> Rows:
     if set(map(type, rows)) <= _PLAIN:
         return _read_numbers(rows, reward)
     values = np.full(len(rows), np.nan)
@@ -181,7 +210,7 @@ def _without_overflow(
     finite: NDArray[np.bool_],
     tokens: list[NDArray[np.float64] | None] | None = None,
     metadata: list[Mapping[str, Any]] | None = None,
-) -> Scored:
+) -> Rows:
     """The batch, with every value that is not a finite number turned into a failure."""
     failures = {row: cause for row, cause in enumerate(causes) if cause is not None}
     for row in np.flatnonzero(~finite).tolist():
@@ -193,7 +222,7 @@ def _without_overflow(
         values[list(failures)] = np.nan
         failures = dict(sorted(failures.items()))
     reasons = {row: reason(cause) for row, cause in failures.items()}
-    return Scored(RewardBatch(values, tokens, metadata or [], reasons), failures)
+    return Rows(RewardBatch(values, tokens, metadata or [], reasons), failures)
 
 
 def _read_tokens(values: Any, reward: str, index: int) -> NDArray[np.float64]:

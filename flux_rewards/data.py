@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -13,6 +13,8 @@ from flux_rewards.fingerprint import same
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from flux_rewards.stats import RewardStats
 
 __all__ = ["FIELDS", "MEDIA_FIELDS", "Messages", "RewardBatch", "RewardOutput", "Sample", "Trajectory"]
 
@@ -178,6 +180,8 @@ class RewardBatch:
         metadata: One mapping a sample.
         errors: Reason by position, for the samples that failed.
         parts: What each component said, by its name.
+        stats: What the call took, by the name of the leaf that was called; in the batch that a call returns, and not
+            in its parts and slices.
 
     Examples:
         >>> batch = RewardBatch([0.5, float("nan")], errors={1: "TimeoutError"})
@@ -190,6 +194,7 @@ class RewardBatch:
     metadata: list[Mapping[str, Any]] = field(default_factory=list)
     errors: dict[int, str] = field(default_factory=dict)
     parts: dict[str, RewardBatch] = field(default_factory=dict)
+    stats: dict[str, RewardStats] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         rewards = np.asarray(self.rewards, dtype=np.float64)
@@ -244,6 +249,16 @@ class RewardBatch:
     def not_applicable(self) -> NDArray[np.bool_]:
         """Shape (N,): the samples to which the reward does not apply."""
         return np.isnan(self.rewards) & ~self.failed
+
+    def with_stats(self, stats: dict[str, RewardStats]) -> RewardBatch:
+        """The same rows with other stats.
+
+        Examples:
+            >>> from flux_rewards import RewardStats
+            >>> RewardBatch([0.5]).with_stats({"length": RewardStats(calls=1)}).stats["length"].calls
+            1
+        """
+        return replace(self, stats=stats)
 
     def select(self, positions: Sequence[int]) -> RewardBatch:
         """The rows at some positions, in that order; parts too.

@@ -49,6 +49,7 @@ class FluxRewardsError(Exception):
 
     Attributes:
         retryable: Whether the same call may succeed later.
+        retry_after: Seconds that the other side asked to wait before that, or None.
 
     Examples:
         >>> print(InputError("expected text, found 3", reward="length", field="response", index=7))
@@ -56,6 +57,7 @@ class FluxRewardsError(Exception):
     """
 
     retryable: bool = False
+    retry_after: float | None = None
 
     def __init__(
         self, message: str, *, reward: str | None = None, field: str | None = None, index: int | None = None

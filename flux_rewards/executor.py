@@ -1,196 +1,47 @@
 """Computes trees of rewards: chunks on lanes, in this thread or on others.
 
-A tree's *leaves* are what computes; everything above them is a pure fold. Each leaf's samples are cut into
-chunks, and at most `num_workers` chunks of one leaf are in flight at once, however many calls share that leaf
-(its *lanes*). A chunk starts when a lane is free, so that no worker ever waits for another, and a tree of any depth
-runs on one thread. The plain call and the asynchronous one differ in the thread that runs a chunk, in nothing else.
+A tree's *leaves* are what computes; everything above them is a pure fold, or stands around their calls. Each leaf's
+samples are cut into chunks, and at most `num_workers` chunks of one leaf are in flight at once, however many calls
+share that leaf (its *lanes*). A chunk starts when a lane is free, so that no worker ever waits for another, and a tree
+of any depth runs on one thread. The plain call and the asynchronous one differ in the thread that runs a chunk, in
+nothing else.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import os
 import threading
+import time
 import weakref
-from collections.abc import Generator, Sequence
-from concurrent.futures import Future, InvalidStateError, ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeoutError
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor as FuturesExecutor
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for_futures
 from typing import TYPE_CHECKING, Any
 
-from flux_rewards.errors import ConfigError, ContractError
-from flux_rewards.lanes import lanes_of
-from flux_rewards.tree import Leaf, Node, Tree
+from flux_rewards.chunks import Run
+from flux_rewards.elsewhere import packed, score_elsewhere, shares_memory
+from flux_rewards.errors import ConfigError, ContractError, brief
+from flux_rewards.job import Job, Task
+from flux_rewards.lanes import Claim, Lane, lanes_of
+from flux_rewards.pending import Pending
+from flux_rewards.streams import Produced, beside, produced
+from flux_rewards.threads import WorkerPool, this_thread
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from flux_rewards.data import RewardBatch, Sample
+    from flux_rewards.tree import Leaf, Node
 
-__all__ = ["Executor", "Pending", "default_executor"]
+__all__ = ["Executor", "default_executor"]
 
-
-_thread = threading.local()  # .busy: ids of the rewards whose chunk it is running; .in_pool: it is a worker
-
-
-class _Job:
-    """One tree over one batch of samples."""
-
-    def __init__(self, root: Node, samples: Sequence[Sample]) -> None:
-        self.samples = samples
-        self.tree = Tree(root)
-        self.leaves = list(self.tree.leaves.values())
-        self.finished: Future[None] = Future()
-        self._lock = threading.Lock()
-        for leaf in self.leaves:
-            leaf.reward.check_samples(samples)
-        self.samples = list(samples)  # the caller may fill its own list again meanwhile
-        for leaf in self.leaves:
-            leaf.cut(self.samples)
-        self._outstanding = sum(len(leaf.chunks) for leaf in self.leaves)
-        if self._outstanding == 0:
-            self.end()
-
-    def start(self, leaves: Sequence[Leaf], pool: ThreadPoolExecutor) -> None:
-        """Hand chunks to the pool as lanes come free, the leaves in turn so that none waits behind another."""
-        rounds = max((len(leaf.chunks) for leaf in leaves), default=0)
-        for turn in range(rounds):
-            for leaf in leaves:
-                if turn < len(leaf.chunks):
-                    self._enqueue(leaf, leaf.chunks[turn], pool)
-
-    def _enqueue(self, leaf: Leaf, indices: list[int], pool: ThreadPoolExecutor) -> None:
-        lanes = lanes_of(leaf.reward)
-
-        def work() -> None:
-            if not lanes.enter(leaf.reward.num_workers, submit):
-                return  # this worker is free for others meanwhile
-            _thread.in_pool = True
-            try:
-                self.run_chunk(leaf, indices)
-            finally:
-                lanes.leave()
-
-        def submit() -> bool:
-            try:
-                pool.submit(work)
-            except RuntimeError as error:  # the pool, or the interpreter, is shutting down
-                self.end(ContractError(f"the executor was closed before the call ended: {error}"))
-                return False
-            return True
-
-        submit()
-
-    def run_inline(self, leaf: Leaf) -> None:
-        """Run a leaf's chunks in the calling thread."""
-        lanes = lanes_of(leaf.reward)
-        # A reward that calls itself from its own compute holds its lane already.
-        nested = id(leaf.reward) in getattr(_thread, "busy", ())
-        for indices in leaf.chunks:
-            if self.finished.done():
-                return
-            if not nested:
-                lanes.wait(leaf.reward.num_workers)
-            try:
-                self.run_chunk(leaf, indices)
-            finally:
-                if not nested:
-                    lanes.leave()
-
-    def run_chunk(self, leaf: Leaf, indices: list[int]) -> None:
-        if self.finished.done():  # failed or cancelled: start nothing more
-            return
-        outer: tuple[int, ...] = getattr(_thread, "busy", ())
-        _thread.busy = (*outer, id(leaf.reward))
-        try:
-            whole = len(indices) == len(self.samples)
-            samples = self.samples if whole else [self.samples[position] for position in indices]
-            batch = leaf.reward.score_chunk(samples, indices, masked=leaf.masked)
-        except BaseException as error:
-            self.end(error)
-            if not isinstance(error, Exception):
-                raise
-        else:
-            with self._lock:
-                leaf.pieces.append((indices, batch))
-                self._outstanding -= 1
-                done = self._outstanding == 0
-            if done:
-                self.end()
-        finally:
-            _thread.busy = outer
-
-    def end(self, error: BaseException | None = None) -> None:
-        """The leaves are computed, or one has failed; the first outcome stands."""
-        with contextlib.suppress(InvalidStateError):
-            if error is None:
-                self.finished.set_result(None)
-            else:
-                self.finished.set_exception(error)
-
-    def waiting_for(self) -> list[str]:
-        return [leaf.reward.name for leaf in self.leaves if len(leaf.pieces) < len(leaf.chunks)]
-
-    def fold(self) -> RewardBatch:
-        return self.tree.fold(self.samples)
-
-
-class Pending:
-    """A call that is under way: await it, or ask for its `result`. Giving up waiting does not end it; `cancel` does.
-
-    Examples:
-        >>> from flux_rewards import Executor, FunctionReward, Sample
-        >>> with Executor() as executor:
-        ...     pending = executor.submit(FunctionReward(lambda sample: len(sample.response)), [Sample(response="abc")])
-        ...     pending.result(timeout=60).rewards
-        array([3.])
-    """
-
-    def __init__(self, job: _Job) -> None:
-        self._job = job
-        self._lock = threading.Lock()
-        self._batch: RewardBatch | None = None
-
-    def done(self) -> bool:
-        """Whether `result` would return, or raise, at once."""
-        return self._job.finished.done()
-
-    def cancel(self) -> None:
-        """Start no further chunk; those in flight end by themselves, and their rows are dropped."""
-        self._job.finished.cancel()
-
-    def result(self, timeout: float | None = None) -> RewardBatch:
-        """Wait for the leaves and fold them in this thread.
-
-        Args:
-            timeout: Seconds to wait. The call goes on after a time-out: ask again, or `cancel`.
-
-        Raises:
-            TimeoutError: Not done in time; the message names the rewards that are still running.
-            concurrent.futures.CancelledError: The call was cancelled.
-            FluxRewardsError: A reward failed.
-        """
-        try:
-            self._job.finished.result(timeout)
-        except FutureTimeoutError:
-            if not self.done():
-                late = ", ".join(self._job.waiting_for())
-                raise TimeoutError(f"not done after {timeout} s: still waiting for {late}") from None
-            self._job.finished.result()  # it was done a moment later
-        return self._fold()
-
-    def __await__(self) -> Generator[Any, None, RewardBatch]:
-        import asyncio  # noqa: PLC0415  # only those who await pay for it
-
-        # Shielded: whoever gives up waiting does not end the call for others.
-        yield from asyncio.shield(asyncio.wrap_future(self._job.finished)).__await__()
-        return self._fold()
-
-    def _fold(self) -> RewardBatch:
-        with self._lock:
-            if self._batch is None:
-                self._batch = self._job.fold()
-            return self._batch
+EXIT_SECONDS = 2.0
+"""How long the interpreter waits, at its end, for calls that are in flight."""
 
 
 class Executor:
@@ -198,56 +49,120 @@ class Executor:
 
     Args:
         threads: At most so many chunks run at once, whatever the rewards' `num_workers`.
+        pool: Any `concurrent.futures.Executor` to run them on instead of the library's own threads; it is not shut down
+            with this executor. In a pool of processes each worker builds the rewards from their parameters and keeps
+            them; rewards and samples must pickle.
 
-    Does not kill a running chunk: Python cannot. A reward that may hang needs a time-out of its own.
+    Does not kill a running chunk: Python cannot. A reward that may hang needs a `Timeout`, or one of its own.
     """
 
-    def __init__(self, threads: int = 32) -> None:
+    def __init__(self, threads: int = 32, pool: FuturesExecutor | None = None) -> None:
         if threads < 1:
             raise ConfigError(f"an executor needs at least one thread, found threads={threads}")
+        if pool is not None and not isinstance(pool, FuturesExecutor):
+            raise ConfigError(f"pool must be a concurrent.futures.Executor, found {brief(pool)}")
         self._threads = threads
+        self._given = pool
         self._lock = threading.Lock()
-        self._pool: tuple[int, ThreadPoolExecutor] | None = None
-        self._jobs: weakref.WeakSet[_Job] = weakref.WeakSet()
+        self._own: tuple[int, WorkerPool] | None = None
+        self._jobs: weakref.WeakSet[Job] = weakref.WeakSet()
+        self._in_flight: set[Future[Any]] = set()
         self._closed = False
+        _executors.add(self)
 
-    def submit(self, reward: Node, samples: Sequence[Sample]) -> Pending:
+    def submit(self, reward: Node, samples: Sequence[Sample], timeout: float | None = None) -> Pending:
         """Start computing and return at once; every chunk runs on the executor's threads.
+
+        Args:
+            reward: What to compute.
+            samples: For which samples.
+            timeout: A deadline, in seconds from now: then the call ends with a `TimeoutError`, and nothing more starts.
 
         Raises:
             InputError: A sample lacks a field that a leaf of `reward` requires.
         """
-        job = _Job(reward, samples)
-        self._start(job, job.leaves)
+        job = _job(reward, timeout)
+        self.start(job, [*job.add(samples), *job.close()])
         return Pending(job)
 
-    def run(self, reward: Node, samples: Sequence[Sample]) -> RewardBatch:
-        """Compute and return; only leaves with several lanes leave the calling thread."""
-        job = _Job(reward, samples)
-        in_pool = getattr(_thread, "in_pool", False)  # a worker must not wait for its own pool
-        wide = [leaf for leaf in job.leaves if leaf.reward.num_workers > 1 and len(leaf.chunks) > 1 and not in_pool]
+    def run(self, reward: Node, samples: Sequence[Sample], timeout: float | None = None) -> RewardBatch:
+        """Compute and return; only leaves with several lanes leave the calling thread.
+
+        The deadline is looked at between chunks: one that runs in this thread cannot be ended.
+        """
+        job = _job(reward, timeout)
+        tasks = [*job.add(samples), *job.close()]
+        # What is known already is looked up first, so that the rest is cut into full chunks.
+        tasks = [then for task in tasks for then in ([task] if task.units is None else job.run(task))]
+        wide = set() if this_thread.in_pool else _wide(tasks)  # a worker must not wait for its own pool
         try:
             if wide:
-                self._start(job, wide)
-            for leaf in job.leaves:
-                if leaf not in wide:
-                    job.run_inline(leaf)
-            job.finished.result()
+                self.start(job, [task for task in tasks if id(task.leaf) in wide])
+            for task in tasks:
+                if id(task.leaf) not in wide:
+                    self.run_here(job, task)
+            return Pending(job).result()
         except BaseException:
-            job.finished.cancel()
+            job.cancel()
             raise
-        return job.fold()
 
-    def close(self) -> None:
-        """Refuse further calls, end those under way with an error and wait for the chunks in flight."""
+    def start(self, job: Job, tasks: Sequence[Task]) -> None:
+        """Hand tasks to the pool as lanes come free, the leaves in turn so that none waits behind another."""
+        if not tasks:
+            return
+        try:
+            pool = self._pool(job)
+            marks = produced(job.samples[position] for task in tasks for position in task.positions)
+            if shares_memory(pool):
+                for task in _in_turn(tasks):
+                    self._enqueue(job, task, pool, marks)
+            else:
+                self._start_elsewhere(job, tasks, pool)
+        except BaseException as error:
+            job.end(error)  # whoever waits for it must not wait for what was never started
+            raise
+
+    def _start_elsewhere(self, job: Job, tasks: Sequence[Task], pool: FuturesExecutor) -> None:
+        payloads = {id(task.leaf): packed(task.leaf) for task in tasks}
+        tasks = [then for task in tasks for then in ([task] if task.units is None else job.run(task))]
+        for task in _in_turn(tasks):
+            self._send(job, task, pool, payloads[id(task.leaf)])
+
+    def run_here(self, job: Job, task: Task) -> list[Task]:
+        """Run a task in the calling thread, and return those that follow from it."""
+        leaf, run, queued = task.leaf, Run(), time.perf_counter()
+        # A reward that calls itself from its own compute holds its lane already.
+        if task.units is None and id(leaf.reward) not in this_thread.busy and not job.finished.done():
+            at_most = None if job.deadline is None else job.deadline - time.monotonic()
+            try:
+                lane = lanes_of(leaf.reward).wait(leaf.reward.num_workers, leaf.patience, at_most)
+            except TimeoutError as error:
+                if not job.late():
+                    job.record(task, job.chunk(task, run).failure(error), run.stats)
+                return []
+            run.claim = _claim(leaf, lane)
+            run.stats.queue_seconds = time.perf_counter() - queued
+        try:
+            return job.run(task, run)
+        finally:
+            if run.claim is not None:
+                run.claim.leave()
+
+    def close(self, timeout: float | None = 30.0) -> None:
+        """Refuse further calls, end those under way with an error and wait for the chunks in flight.
+
+        Args:
+            timeout: Seconds to wait, at most. A chunk that hangs is left behind, and ends with the process.
+        """
         with self._lock:
             self._closed = True
-            pool, jobs = self._pool, list(self._jobs)
+            own, jobs, in_flight = self._own, list(self._jobs), list(self._in_flight)
         for job in jobs:
             # What is queued does nothing from now on, and frees its lane.
             job.end(ContractError("the executor was closed before the call ended"))
-        if pool is not None and pool[0] == os.getpid():
-            pool[1].shutdown(wait=True)
+        if own is not None and own[0] == os.getpid():
+            own[1].shutdown(timeout=timeout)
+        wait_for_futures(in_flight, timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -255,18 +170,159 @@ class Executor:
     def __exit__(self, *_exc: object) -> None:
         self.close()
 
-    def _start(self, job: _Job, leaves: Sequence[Leaf]) -> None:
+    def _pool(self, job: Job) -> FuturesExecutor:
         with self._lock:
             if self._closed:
                 raise ContractError("the executor is closed; make a new one")
-            if self._pool is None or self._pool[0] != os.getpid():  # threads don't survive a fork
-                self._pool = (os.getpid(), ThreadPoolExecutor(self._threads, thread_name_prefix="flux-rewards"))
-            pool = self._pool[1]
             self._jobs.add(job)
-        job.start(leaves, pool)
+            if self._given is not None:
+                return self._given
+            if self._own is None or self._own[0] != os.getpid():  # threads don't survive a fork
+                self._own = (os.getpid(), WorkerPool(self._threads))
+            return self._own[1]
+
+    def _submitted(self, job: Job, pool: FuturesExecutor, call: Callable[[], Any], then: Callable[[Any], None]) -> bool:
+        """Run a call on the pool, and `then` with its future; whatever happens to the pool, the job hears of it."""
+        try:
+            future: Future[Any] = pool.submit(call)
+        except RuntimeError as error:  # the pool, or the interpreter, is shutting down
+            job.end(ContractError(f"the executor was closed before the call ended: {error}"))
+            return False
+        if self._given is not None:
+            self._in_flight.add(future)
+            future.add_done_callback(self._in_flight.discard)
+        future.add_done_callback(then)
+        return True
+
+    def _enqueue(self, job: Job, task: Task, pool: FuturesExecutor, marks: Produced) -> None:
+        lanes, queued = lanes_of(task.leaf.reward), time.perf_counter()
+
+        def work() -> None:
+            run = Run()
+            if task.units is None:
+                lane = self._lane(job, task, run, submit)
+                if lane is None:
+                    return  # this worker is free for others meanwhile
+                run.claim = _claim(task.leaf, lane)
+            run.stats.queue_seconds = time.perf_counter() - queued
+            with _as_worker(), beside(marks):
+                try:
+                    more = job.run(task, run)
+                finally:
+                    if run.claim is not None:
+                        run.claim.leave()
+            for then in more:
+                self._enqueue(job, then, pool, marks)
+
+        def submit() -> bool:
+            return self._submitted(job, pool, work, ended)
+
+        def ended(future: Future[Any]) -> None:
+            if future.cancelled():
+                job.end(ContractError("the pool was shut down before the call ended"))
+                lanes.wake()  # it may have had its turn
+            elif (error := future.exception()) is not None:
+                job.end(error)
+
+        submit()
+
+    def _lane(self, job: Job, task: Task, run: Run, retry: Callable[[], bool]) -> Lane | None:
+        leaf = task.leaf
+        try:
+            return lanes_of(leaf.reward).enter(leaf.reward.num_workers, retry, leaf.patience)
+        except TimeoutError as error:
+            job.record(task, job.chunk(task, run).failure(error), run.stats)
+            return None
+
+    def _send(self, job: Job, task: Task, pool: FuturesExecutor, payload: bytes) -> None:
+        """Score a chunk in another process; its lane is taken here, where all who share the reward see it."""
+        queued = time.perf_counter()
+
+        def submit() -> bool:
+            run = Run()
+            lane = self._lane(job, task, run, submit)
+            if lane is None:
+                return True
+            if job.finished.done():
+                lane.leave()
+                return True
+            waited = time.perf_counter() - queued
+            chunk = job.chunk(task, run)
+            call = functools.partial(
+                score_elsewhere, payload, list(chunk.samples), chunk.positions, stop_at_failure=chunk.stop_at_failure
+            )
+
+            def arrived(future: Future[Any]) -> None:
+                lane.leave()
+                if future.cancelled():
+                    job.end(ContractError("the pool was shut down before the call ended"))
+                elif (error := future.exception()) is not None:
+                    job.end(error)
+                else:
+                    scored, stats = future.result()
+                    stats.queue_seconds += waited
+                    job.record(task, scored, stats)
+
+            if not self._submitted(job, pool, call, arrived):
+                lane.leave()
+            return True
+
+        submit()
+
+
+def _job(reward: Node, timeout: float | None) -> Job:
+    job = Job(reward)
+    if timeout is not None:
+        job.deadline = time.monotonic() + timeout
+    return job
+
+
+def _claim(leaf: Leaf, lane: Lane) -> Claim:
+    return Claim(lane, lanes_of(leaf.reward), leaf.reward.num_workers, leaf.patience)
+
+
+def _wide(tasks: Sequence[Task]) -> set[int]:
+    """The leaves with several chunks, of which several may be in flight."""
+    counts: dict[int, int] = {}
+    for task in tasks:
+        counts[id(task.leaf)] = counts.get(id(task.leaf), 0) + (task.leaf.reward.num_workers > 1)
+    return {leaf for leaf, count in counts.items() if count > 1}
+
+
+def _in_turn(tasks: Sequence[Task]) -> list[Task]:
+    """A task of each leaf, then another of each, and so on."""
+    by_leaf: dict[int, deque[Task]] = {}
+    for task in tasks:
+        by_leaf.setdefault(id(task.leaf), deque()).append(task)
+    ordered: list[Task] = []
+    while by_leaf:
+        for leaf, waiting in list(by_leaf.items()):
+            ordered.append(waiting.popleft())
+            if not waiting:
+                del by_leaf[leaf]
+    return ordered
+
+
+@contextlib.contextmanager
+def _as_worker() -> Iterator[None]:
+    before, this_thread.in_pool = this_thread.in_pool, True
+    try:
+        yield
+    finally:
+        this_thread.in_pool = before
 
 
 @functools.cache
 def default_executor() -> Executor:
     """The executor of the plain call, shared by the process."""
     return Executor()
+
+
+_executors: weakref.WeakSet[Executor] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    until = time.monotonic() + EXIT_SECONDS
+    for executor in list(_executors):
+        executor.close(timeout=max(0.0, until - time.monotonic()))

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime as dt
+import decimal
+import enum
+import fractions
 import hashlib
 import os
 import sys
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 __all__ = ["fingerprint", "same"]
 
 
-def fingerprint(value: Any, memo: dict[int, bytes] | None = None) -> bytes:  # noqa: C901  # one line a kind
+def fingerprint(
+    value: Any, memo: dict[int, bytes] | None = None, unknown: Callable[[Any], bytes] | None = None
+) -> bytes:
     """Digest the content of a value, 32 bytes.
 
-    Text, numbers, bytes, paths, mappings, sequences, NumPy arrays, torch tensors and PIL images are told
-    apart by type and content. Anything else is told apart by identity.
+    Text, numbers, bytes, paths, dates, enumerations, mappings, sequences, sets, dataclasses, NumPy arrays, torch
+    tensors and PIL images are told apart by type and content. Anything else is told apart by identity.
 
     Args:
         value: What to digest.
         memo: Digests by ``id`` of media already seen in this call, so that an image shared by a whole
             group is read once. The caller keeps those objects alive meanwhile.
+        unknown: Digests what is told apart by identity otherwise.
 
     Examples:
         >>> fingerprint([1, "a"]) == fingerprint([1, "a"]), fingerprint("1") == fingerprint(1)
@@ -30,29 +39,66 @@ def fingerprint(value: Any, memo: dict[int, bytes] | None = None) -> bytes:  # n
     if (known := memo.get(id(value))) is not None:
         return known
     digest = hashlib.sha256(type(value).__name__.encode())
-    if isinstance(value, str):
-        digest.update(value.encode("utf-8", "surrogatepass"))
-    elif isinstance(value, (bytes, bytearray)):
-        digest.update(value)
-    elif value is None or isinstance(value, (bool, int, float, complex)):
-        digest.update(repr(value).encode())
-    elif isinstance(value, Mapping):
-        # Sorted by the key's digest: two dicts are the same whatever their order.
-        items = sorted((fingerprint(key), fingerprint(item, memo)) for key, item in value.items())
-        for pair in items:
-            digest.update(b"".join(pair))
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            digest.update(fingerprint(item, memo))
-    elif isinstance(value, os.PathLike):
-        digest.update(os.fspath(value).encode() if isinstance(os.fspath(value), str) else os.fspath(value))
+    if (plain := _plain(value)) is not None:
+        digest.update(plain)
+    elif (items := _items(value)) is not None:
+        digests = [fingerprint(item, memo, unknown) for item in items]
+        if isinstance(value, (Mapping, set, frozenset)):
+            digests.sort()  # these have no order
+        for item_digest in digests:
+            digest.update(item_digest)
     elif (pixels := _buffer(value)) is not None:
         for part in pixels:
             digest.update(part)
         memo[id(value)] = digest.digest()
+    elif unknown is not None:
+        digest.update(unknown(value))
     else:
         digest.update(str(id(value)).encode())
     return digest.digest()
+
+
+def _items(value: Any) -> Iterable[Any] | None:
+    """What a value is made of, or None where it is of one piece."""
+    if isinstance(value, Mapping):
+        return value.items()
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return [getattr(value, field.name) for field in dataclasses.fields(value)]
+    return None
+
+
+# Their repr is their content.
+_PRINTED = (
+    bool,
+    int,
+    float,
+    complex,
+    range,
+    dt.date,
+    dt.time,
+    dt.timedelta,
+    decimal.Decimal,
+    fractions.Fraction,
+    uuid.UUID,
+)
+
+
+def _plain(value: Any) -> bytes | None:
+    """The content of a value of one piece, or None."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogatepass")
+    if isinstance(value, enum.Enum):
+        return f"{type(value).__qualname__}.{value.name}".encode()
+    if value is None or isinstance(value, _PRINTED):
+        return repr(value).encode()
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    if isinstance(value, os.PathLike):
+        path = os.fspath(value)
+        return path.encode("utf-8", "surrogateescape") if isinstance(path, str) else path
+    return None
 
 
 def _buffer(value: Any) -> tuple[bytes, bytes] | None:
@@ -63,7 +109,7 @@ def _buffer(value: Any) -> tuple[bytes, bytes] | None:
         header = f"{value.dtype}{tuple(value.shape)}"
         return header.encode(), flat.view(torch.uint8).numpy().tobytes()  # a byte view: numpy has no bfloat16
     numpy = sys.modules.get("numpy")
-    if numpy is not None and isinstance(value, numpy.ndarray) and not value.dtype.hasobject:
+    if numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic)) and not value.dtype.hasobject:
         return f"{value.dtype.str}{value.shape}".encode(), value.tobytes()
     pil = sys.modules.get("PIL.Image")
     if pil is not None and isinstance(value, pil.Image):

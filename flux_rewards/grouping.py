@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from flux_rewards.data import Sample
 
-__all__ = ["group_keys", "has_group", "split_groups"]
+__all__ = ["group_keys", "has_group", "known_group_keys", "split_groups"]
 
 
 def group_keys(samples: Sequence[Sample]) -> list[Hashable]:
@@ -81,6 +81,22 @@ def split_groups(samples: Sequence[Sample]) -> list[list[int]]:
         [[0, 2], [1]]
     """
     groups: dict[Hashable, list[int]] = {}
+    for position, key in enumerate(known_group_keys(samples)):
+        groups.setdefault(key, []).append(position)
+    return list(groups.values())
+
+
+def known_group_keys(samples: Sequence[Sample]) -> list[Hashable]:
+    """As `group_keys`, for samples that must have a group.
+
+    Raises:
+        InputError: A sample has neither a `group_id` nor a prompt nor condition media.
+
+    Examples:
+        >>> from flux_rewards.data import Sample
+        >>> known_group_keys([Sample("x", group_id=3)])
+        [('group_id', 3)]
+    """
     for position, sample in enumerate(samples):
         if not has_group(sample):
             raise InputError(
@@ -88,6 +104,4 @@ def split_groups(samples: Sequence[Sample]) -> list[list[int]]:
                 field="group_id",
                 index=position,
             )
-    for position, key in enumerate(group_keys(samples)):
-        groups.setdefault(key, []).append(position)
-    return list(groups.values())
+    return group_keys(samples)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 
-__all__ = ["Lanes", "lanes_of"]
+__all__ = ["Claim", "Lane", "Lanes", "lanes_of"]
 
 
 class Lanes:
@@ -16,52 +18,97 @@ class Lanes:
 
     Only a thread that runs a call holds a lane. Whoever finds none free is woken when one is, and tries again. A
     blocked thread and a queued call are woken side by side: the queued one may stand in line behind that very thread.
+
+    A call that is over its time cannot be killed: it is *abandoned*, and keeps its lane until it ends. Where every
+    lane is held by such calls, those who brought `patience` wait no longer than that, counted from when it came so.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._in_flight = 0
+        self._abandoned = 0
+        self._stuck_since: float | None = None
         self._queued: deque[Callable[[], bool]] = deque()
         self._blocked: deque[threading.Event] = deque()
 
-    def enter(self, limit: int, retry: Callable[[], bool]) -> bool:
+    def enter(self, limit: int, retry: Callable[[], bool], patience: float | None = None) -> Lane | None:
         """Take a lane if one is free; else `retry` is called when it is time to try again.
 
         `retry` returns False where nobody is left to try, so that the next one is called instead.
+
+        Raises:
+            TimeoutError: All lanes are held by abandoned calls, and patience has run out.
         """
-        return self._enter(limit, self._queued, retry)
-
-    def wait(self, limit: int) -> None:
-        """Block the calling thread until it has a lane."""
-        woken = threading.Event()
-        try:
-            while not self._enter(limit, self._blocked, woken):
-                woken.wait()
-                woken.clear()
-        except BaseException:  # an interrupt must not take a turn along
-            with self._lock:
-                turn_taken = woken not in self._blocked
-                if not turn_taken:
-                    self._blocked.remove(woken)
-            if turn_taken:
-                self._wake()
-            raise
-
-    def leave(self) -> None:
-        """Free a lane, and wake those that have waited longest for one."""
-        with self._lock:
-            self._in_flight -= 1
-        self._wake()
-
-    def _enter(self, limit: int, line: deque[Any], waiter: Any) -> bool:
         with self._lock:
             if self._in_flight < limit:
                 self._in_flight += 1
-                return True
-            line.append(waiter)
-            return False
+                return Lane(self)
+            if patience is None or self._abandoned < limit:
+                self._queued.append(retry)
+                return None
+        return self.wait(limit, patience)  # no chunk that waits for this thread holds a lane
 
-    def _wake(self) -> None:
+    def wait(self, limit: int, patience: float | None = None, at_most: float | None = None) -> Lane:
+        """Block the calling thread until it has a lane.
+
+        Raises:
+            TimeoutError: Patience has run out, see `Lanes`; or `at_most` seconds have passed.
+        """
+        woken = threading.Event()
+        latest = None if at_most is None else time.monotonic() + at_most
+        try:
+            while True:
+                with self._lock:
+                    if self._in_flight < limit:
+                        self._in_flight += 1
+                        return Lane(self)
+                    until = latest
+                    if patience is not None and self._abandoned >= limit and self._stuck_since is not None:
+                        until = min(self._stuck_since + patience, latest or float("inf"))
+                    if until is not None and until <= time.monotonic():
+                        break
+                    self._blocked.append(woken)
+                woken.wait(None if until is None else until - time.monotonic())
+                with self._lock:
+                    if not woken.is_set():
+                        self._blocked.remove(woken)
+                woken.clear()
+        except BaseException:  # an interrupt must not take a turn along
+            with self._lock:
+                if woken in self._blocked:
+                    self._blocked.remove(woken)
+            if woken.is_set():
+                self.wake()
+            raise
+        raise TimeoutError(
+            f"not begun: {self._abandoned} of {limit} lanes are held by calls that are over their time and still run; "
+            "a larger num_workers leaves room for such calls"
+        )
+
+    def free(self, *, abandoned: bool = False) -> None:
+        """A call has ended."""
+        with self._lock:
+            self._in_flight -= 1
+            if abandoned:
+                self._abandoned -= 1
+                self._stuck_since = None
+        self.wake()
+
+    def abandon(self) -> None:
+        """A call goes on without its caller; those who wait must learn that it may take for ever."""
+        with self._lock:
+            self._abandoned += 1
+            if self._abandoned >= self._in_flight:
+                self._stuck_since = time.monotonic()
+            waiting, self._queued = list(self._queued), deque()
+            blocked, self._blocked = list(self._blocked), deque()
+        for event in blocked:
+            event.set()
+        for retry in waiting:
+            retry()
+
+    def wake(self) -> None:
+        """Wake those that have waited longest for a lane."""
         with self._lock:
             if self._blocked:
                 self._blocked.popleft().set()
@@ -72,6 +119,44 @@ class Lanes:
                 retry = self._queued.popleft()
             if retry():  # outside the lock: it may run code of an executor
                 return
+
+
+class Lane:
+    """One taken lane. Its owner leaves it; a call that still runs in it then keeps it until it ends."""
+
+    def __init__(self, lanes: Lanes) -> None:
+        self._lanes = lanes
+        self._lock = threading.Lock()
+        self._owned = True
+        self._calls = 0
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether a call runs in it."""
+        return self._calls > 0
+
+    def share(self) -> None:
+        """A call begins."""
+        with self._lock:
+            self._calls += 1
+
+    def unshare(self) -> None:
+        """A call has ended, in time or not."""
+        with self._lock:
+            self._calls -= 1
+            last = self._calls == 0 and not self._owned
+        if last:
+            self._lanes.free(abandoned=True)
+
+    def leave(self) -> None:
+        """The owner has what it wanted, or has given up."""
+        with self._lock:
+            self._owned = False
+            running = self._calls > 0
+        if running:
+            self._lanes.abandon()
+        else:
+            self._lanes.free()
 
 
 _lanes_lock = threading.Lock()
@@ -87,3 +172,68 @@ def lanes_of(reward: object) -> Lanes:
                 owned = (os.getpid(), Lanes())
                 vars(reward)["_flux_lanes"] = owned
     return owned[1]
+
+
+class Claim:
+    """A chunk's claim to a lane, while it runs: each call of the chunk takes the lane, one after the other.
+
+    A call that its caller has given up on stays in its lane; the next one of the chunk then takes another lane.
+
+    Args:
+        lane: The lane that was taken for the chunk; None where the calling thread holds one for the reward already.
+        lanes: The reward's lanes.
+        limit: How many there are.
+        patience: See `Lanes`.
+    """
+
+    def __init__(self, lane: Lane | None, lanes: Lanes, limit: int, patience: float | None) -> None:
+        self._lane = lane
+        self._needs_lane = lane is not None
+        self._lanes, self._limit, self._patience = lanes, limit, patience
+        self._lock = threading.Lock()
+        self._left = False
+
+    @contextlib.contextmanager
+    def call(self, given_up: Callable[[], bool]) -> Iterator[None]:
+        """Run one call in the lane.
+
+        Raises:
+            CancelledError: The call's caller has given up before it began.
+            TimeoutError: All lanes are held by calls that are over their time.
+        """
+        lane = self._taken(given_up)
+        try:
+            yield
+        finally:
+            if lane is not None:
+                lane.unshare()
+
+    def leave(self) -> None:
+        """The chunk is done; what still runs keeps the lane that it is in."""
+        with self._lock:
+            lane, self._lane, self._left = self._lane, None, True
+        if lane is not None:
+            lane.leave()
+
+    def _taken(self, given_up: Callable[[], bool]) -> Lane | None:
+        while True:
+            with self._lock:
+                if given_up():
+                    raise CancelledError
+                if not self._needs_lane:
+                    return None
+                lane = self._lane
+                if lane is not None and not lane.is_shared:
+                    lane.share()
+                    return lane
+                self._lane = None
+            if lane is not None:
+                lane.leave()
+            other = self._lanes.wait(self._limit, self._patience)
+            with self._lock:
+                wanted = not (self._left or given_up())
+                if wanted:
+                    self._lane = other
+            if not wanted:
+                other.leave()
+                raise CancelledError

@@ -30,8 +30,10 @@ F = TypeVar("F", bound=Factory)
 
 # Strings, so that a reward and what it needs are imported when it is asked for.
 _BUILTIN: dict[str, str] = {
-    "batched": "flux_rewards.wrappers:Batched",
+    "batched": "flux_rewards.wrappers.batched:Batched",
     "best_of_group": "flux_rewards.groups:BestOfGroup",
+    "cached": "flux_rewards.wrappers.cached:Cached",
+    "circuit_breaker": "flux_rewards.wrappers.circuit_breaker:CircuitBreaker",
     "clip_value": "flux_rewards.transforms:Clip",
     "composite": "flux_rewards.composite:CompositeReward",
     "exact_match": "flux_rewards.rewards.text.exact:ExactMatch",
@@ -45,14 +47,16 @@ _BUILTIN: dict[str, str] = {
     "leave_one_out": "flux_rewards.groups:LeaveOneOut",
     "length": "flux_rewards.rewards.text.length:LengthReward",
     "map": "flux_rewards.transforms:Map",
-    "mask_errors": "flux_rewards.wrappers:MaskErrors",
+    "mask_errors": "flux_rewards.wrappers.mask_errors:MaskErrors",
     "normalize": "flux_rewards.transforms:Normalize",
     "numeric_answer": "flux_rewards.rewards.text.numeric:NumericAnswerReward",
     "product": "flux_rewards.composite:Product",
     "regex": "flux_rewards.rewards.text.regex:RegexReward",
     "repetition_penalty": "flux_rewards.rewards.text.repetition:RepetitionPenalty",
+    "retry": "flux_rewards.wrappers.retry:Retry",
     "scale": "flux_rewards.transforms:Scale",
     "threshold": "flux_rewards.transforms:Threshold",
+    "timeout": "flux_rewards.wrappers.timeout:Timeout",
     "token_keyword": "flux_rewards.rewards.tokens.keyword:TokenKeywordReward",
 }
 

@@ -1,17 +1,23 @@
-"""A tree of rewards, taken apart: the leaves that compute, and the folds above them."""
+"""A tree of rewards, taken apart: the leaves that compute, the wrappers of their calls, and the folds above them."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
+from flux_rewards.chunks import Chunk, Proceed, Recalled, compute
 from flux_rewards.data import RewardBatch, Sample
-from flux_rewards.errors import ComputeError, ContractError, FluxRewardsError, InputError
-from flux_rewards.grouping import split_groups
+from flux_rewards.errors import ComputeError, ContractError, FluxRewardsError
+from flux_rewards.naming import distinct
+from flux_rewards.stats import RewardStats
 
-__all__ = ["Leaf", "Node", "Tree"]
+if TYPE_CHECKING:
+    from flux_rewards.contract import Scored
+
+__all__ = ["CallWrapping", "Leaf", "Node", "Tree"]
 
 
 class Node(Protocol):
@@ -22,9 +28,17 @@ class Node(Protocol):
     @property
     def num_workers(self) -> int: ...
     @property
+    def async_reward(self) -> bool | None: ...
+    @property
     def scope(self) -> str: ...
     @property
+    def scores_by_sample(self) -> bool: ...
+    @property
+    def use_tensor_inputs(self) -> bool: ...
+    @property
     def masks_failures(self) -> bool: ...
+    @property
+    def wraps_calls(self) -> bool: ...
     @property
     def leaf_batch_size(self) -> int | None: ...
     @property
@@ -32,32 +46,66 @@ class Node(Protocol):
     @property
     def chunk_size(self) -> int | None: ...
     def check_samples(self, samples: Sequence[Sample]) -> None: ...
-    def score_chunk(self, samples: Sequence[Sample], indices: Sequence[int], *, masked: bool) -> RewardBatch: ...
+    def score_chunk(self, samples: Sequence[Sample], indices: Sequence[int], *, stop_at_failure: bool) -> Scored: ...
     def combine(self, batches: Sequence[RewardBatch], samples: Sequence[Sample]) -> RewardBatch: ...
 
 
-class Leaf:
-    """One leaf of a tree during one call: how it is cut, and the pieces that are done."""
+class CallWrapping(Node, Protocol):
+    """A node that stands around every call of the leaves beneath it."""
 
-    def __init__(self, reward: Node) -> None:
+    @property
+    def patience(self) -> float | None: ...
+    @property
+    def remembers(self) -> bool: ...
+    def around(self, chunk: Chunk, proceed: Proceed) -> Scored: ...
+    def recall(self, chunk: Chunk, units: Sequence[Sequence[int]]) -> Recalled: ...
+
+
+class Leaf:
+    """One leaf of a tree during one call: how it is cut, what stands around it, and the pieces that are done."""
+
+    def __init__(self, reward: Node, wrappers: Sequence[CallWrapping] = ()) -> None:
         self.reward = reward
+        self.wrappers = wrappers  # outermost first
         self.masked = True  # until a path from the root without a mask reaches it
         self.batch_size: int | None = None  # asked for by a wrapper above; the smallest wins
-        self.chunks: list[list[int]] = []
-        self.pieces: list[tuple[list[int], RewardBatch]] = []
+        self.pieces: list[tuple[Sequence[int], RewardBatch]] = []
+        self.stats = RewardStats()
+        self.notes: dict[int, dict[int, Any]] = {}
+        self.twins: dict[int, list[int]] = {}  # positions to others of the same content, which get the same rows
+        self.recalling = 0
+        self._uncut: list[int] = []
 
-    def cut(self, samples: Sequence[Sample]) -> None:
-        """Cut the samples into chunks: whole groups, or batches."""
-        if self.reward.scope == "group":
-            try:
-                self.chunks = split_groups(samples)
-            except InputError as error:
-                error.reward = self.reward.name
-                raise
-            return
-        count = len(samples)
-        size = self.batch_size or self.reward.chunk_size or count
-        self.chunks = [list(range(start, min(start + size, count))) for start in range(0, count, max(size, 1))]
+    @functools.cached_property
+    def score(self) -> Proceed:
+        """From a chunk to its rows, through all wrappers."""
+        proceed: Proceed = compute
+        for wrapper in reversed(self.wrappers):
+            proceed = functools.partial(wrapper.around, proceed=proceed)
+        return proceed
+
+    @functools.cached_property
+    def memories(self) -> list[CallWrapping]:
+        """The wrappers that may know a score already."""
+        return [wrapper for wrapper in self.wrappers if wrapper.remembers]
+
+    @functools.cached_property
+    def patience(self) -> float | None:
+        """How long to wait for a lane where all are held by calls that are over their time."""
+        return min((wrapper.patience for wrapper in self.wrappers if wrapper.patience is not None), default=None)
+
+    def cut(self, positions: Sequence[int], *, last: bool) -> list[list[int]]:
+        """Cut samples into batches; those too few for one wait for more, unless these are the last."""
+        if self._uncut:
+            self._uncut.extend(positions)
+        else:
+            self._uncut = list(positions)
+        count = len(self._uncut)
+        size = self.batch_size or self.reward.chunk_size or max(count, 1)
+        end = count if last else count - count % size
+        chunks = [self._uncut[start : min(start + size, end)] for start in range(0, end, size)]
+        self._uncut = self._uncut[end:]
+        return chunks
 
     def gather(self, count: int) -> RewardBatch:
         """Put the pieces back in order."""
@@ -74,6 +122,35 @@ def _check_finite(batch: RewardBatch, name: str) -> None:
             raise ComputeError("a token reward is too large for a number", reward=name, index=position)
 
 
+class _Place(NamedTuple):
+    """A node beneath certain wrappers: the same reward with and without a retry is computed for each."""
+
+    node: int
+    wrappers: tuple[int, ...]
+
+
+class _Path(NamedTuple):
+    """How the walk came to a node."""
+
+    node: Node
+    masked: bool = False
+    batch_size: int | None = None
+    wrappers: tuple[CallWrapping, ...] = ()
+
+    @property
+    def place(self) -> _Place:
+        return _Place(id(self.node), tuple(map(id, self.wrappers)))
+
+    def below(self, child: Node) -> _Path:
+        node: Any = self.node
+        return _Path(
+            child,
+            self.masked or node.masks_failures,
+            node.leaf_batch_size or self.batch_size,
+            (*self.wrappers, node) if node.wraps_calls else self.wrappers,
+        )
+
+
 class Tree:
     """The leaves and folds of a tree, for one call.
 
@@ -81,46 +158,44 @@ class Tree:
     """
 
     def __init__(self, root: Node) -> None:
-        self.root = root
-        self.leaves: dict[int, Leaf] = {}
-        self._folds: list[Node] = []  # children before parents
-        self._fatal: set[int] = set()  # nodes whose failures nothing above them masks
+        self.leaves: dict[_Place, Leaf] = {}
+        self._root = _Path(root).place
+        self._folds: dict[_Place, tuple[Node, list[_Place]]] = {}  # children before parents
+        self._fatal: set[_Place] = set()  # nodes whose failures nothing above them masks
         self._walk(root)
 
     def _walk(self, root: Node) -> None:
-        seen: set[tuple[int, bool, int | None]] = set()
-        placed: set[int] = set()
-        stack: list[tuple[Node, bool, int | None, bool]] = [(root, False, None, False)]
+        seen: set[tuple[_Place, bool, int | None]] = set()
+        stack: list[tuple[_Path, bool]] = [(_Path(root), False)]
         while stack:
-            node, masked, batch_size, expanded = stack.pop()
+            path, expanded = stack.pop()
+            place, node = path.place, path.node
+            below = [path.below(child) for child in node.children]
             if expanded:
-                if id(node) not in placed:
-                    placed.add(id(node))
-                    self._folds.append(node)
+                self._folds.setdefault(place, (node, [child.place for child in below]))
                 continue
-            if (id(node), masked, batch_size) in seen:
+            if (place, path.masked, path.batch_size) in seen:
                 continue
-            seen.add((id(node), masked, batch_size))
-            if not masked:
-                self._fatal.add(id(node))
-            if not node.children:
-                leaf = self.leaves.setdefault(id(node), Leaf(node))
-                leaf.masked = leaf.masked and masked
-                if batch_size is not None:
-                    leaf.batch_size = min(batch_size, leaf.batch_size or batch_size)
+            seen.add((place, path.masked, path.batch_size))
+            if not path.masked:
+                self._fatal.add(place)
+            if not below:
+                leaf = self.leaves.setdefault(place, Leaf(node, path.wrappers))
+                leaf.masked = leaf.masked and path.masked
+                if path.batch_size is not None:
+                    leaf.batch_size = min(path.batch_size, leaf.batch_size or path.batch_size)
                 continue
-            stack.append((node, masked, batch_size, True))
-            below = (masked or node.masks_failures, node.leaf_batch_size or batch_size)
-            stack.extend((child, *below, False) for child in reversed(node.children))
+            stack.append((path, True))
+            stack.extend((child, False) for child in reversed(below))
 
     def fold(self, samples: Sequence[Sample]) -> RewardBatch:
         """Fold the leaves' pieces up to the root."""
         count = len(samples)
-        results = {key: leaf.gather(count) for key, leaf in self.leaves.items()}
-        for key, leaf in self.leaves.items():
-            _check_finite(results[key], leaf.reward.name)  # its own scale may overflow
-        for node in self._folds:
-            batches = [results[id(child)] for child in node.children]
+        results = {place: leaf.gather(count) for place, leaf in self.leaves.items()}
+        for place, leaf in self.leaves.items():
+            _check_finite(results[place], leaf.reward.name)  # its own scale may overflow
+        for place, (node, children) in self._folds.items():
+            batches = [results[child] for child in children]
             try:
                 with np.errstate(over="ignore"):  # the result is checked below
                     batch = node.combine(batches, samples)
@@ -132,7 +207,12 @@ class Tree:
             _check_finite(batch, node.name)
             known = set().union(*(below.errors for below in batches))
             new = [position for position in batch.errors if position not in known]
-            if new and id(node) in self._fatal:
+            if new and place in self._fatal:
                 raise ComputeError(batch.errors[new[0]], reward=node.name, index=new[0])
-            results[id(node)] = batch
-        return results[id(self.root)]
+            results[place] = batch
+        return results[self._root].with_stats(self._stats())
+
+    def _stats(self) -> dict[str, RewardStats]:
+        leaves = list(self.leaves.values())
+        names = distinct(leaf.reward.name for leaf in leaves)
+        return {name: leaf.stats for name, leaf in zip(names, leaves, strict=True)}

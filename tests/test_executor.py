@@ -494,14 +494,15 @@ def test_a_free_lane_wakes_all_that_could_use_it() -> None:
         woken.append("queued")
         return True
 
-    assert lanes.enter(1, queued)
+    lane = lanes.enter(1, queued)
+    assert lane is not None
     assert not lanes.enter(1, gone)
     assert not lanes.enter(1, queued)
     blocked = threading.Thread(target=lanes.wait, args=(1,))
     blocked.start()
     while not lanes._blocked:
         time.sleep(0.001)
-    lanes.leave()
+    lane.leave()
     blocked.join(60)
     assert not blocked.is_alive()
     assert woken == ["gone", "queued"]

@@ -25,6 +25,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+cache_app = typer.Typer(help="Look at a file of cached scores, or empty it.", no_args_is_help=True)
+app.add_typer(cache_app, name="cache")
+
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -95,6 +98,15 @@ def score(
             "At 0 the first failure ends it.",
         ),
     ] = 0.0,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache",
+            metavar="FILE",
+            help="Keep the scores in this file, and take from it those that are known: a run that was broken off goes "
+            "on where it stopped. Made where it is missing.",
+        ),
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Score a file of samples; write one row a sample, and print the statistics of each reward."""
@@ -111,11 +123,14 @@ def score(
                 use_eval=use_eval,
                 batch_size=batch_size,
                 max_failure_rate=max_failure_rate,
+                cache=cache,
                 progress=progress,
             )
         console = output_console()
         console.print(summary_table(scored))
         console.print(f"{scored.summary.total.count} rows written to {out}", soft_wrap=True)
+        if cache is not None:
+            console.print(f"{scored.known} scores were known from {cache}", soft_wrap=True)
 
 
 @app.command("list")
@@ -142,3 +157,25 @@ def info(
         console = output_console()
         for block in description(name):
             console.print(block, soft_wrap=isinstance(block, str))
+
+
+CacheFile = Annotated[Path, typer.Argument(metavar="FILE", help="A file that score --cache, or Cached, has made.")]
+
+
+@cache_app.command()
+def stats(path: CacheFile, *, debug: Debug = False) -> None:
+    """Tell how many scores a cache holds, and its size."""
+    with _told_in_a_line(debug=debug):
+        from flux_rewards.cli.cache import cache_table  # noqa: PLC0415
+        from flux_rewards.cli.tables import output_console  # noqa: PLC0415
+
+        output_console().print(cache_table(path))
+
+
+@cache_app.command()
+def clear(path: CacheFile, *, debug: Debug = False) -> None:
+    """Forget every score of a cache; the file stays."""
+    with _told_in_a_line(debug=debug):
+        from flux_rewards.cli.cache import clear_cache  # noqa: PLC0415
+
+        typer.echo(f"{clear_cache(path)} scores removed from {path}")

@@ -16,7 +16,8 @@ from flux_rewards.config import load_rewards
 from flux_rewards.errors import ComputeError, ConfigError, FluxRewardsError, InputError
 from flux_rewards.grouping import split_groups
 from flux_rewards.report.summary import RewardSummary
-from flux_rewards.wrappers import MaskErrors
+from flux_rewards.wrappers.cached import Cached
+from flux_rewards.wrappers.mask_errors import MaskErrors
 
 if TYPE_CHECKING:
     from flux_rewards.base import RewardFunction
@@ -46,11 +47,13 @@ class ScoredFile:
         summary: Statistics of the total and of its parts.
         weights: Part to its weight in the total.
         has_groups: Whether any group has several samples.
+        known: Scores that came from the cache, over all rewards.
     """
 
     summary: RewardSummary
     weights: Mapping[str, float]
     has_groups: bool
+    known: int = 0
 
 
 def score_file(
@@ -61,6 +64,7 @@ def score_file(
     use_eval: bool = False,
     batch_size: int = 256,
     max_failure_rate: float = 0.0,
+    cache: Path | None = None,
     progress: Progress | None = None,
 ) -> ScoredFile:
     """Score a file of samples and write a row for each, in the file's order.
@@ -75,28 +79,31 @@ def score_file(
         batch_size: Samples scored at once, about: a group is never split.
         max_failure_rate: If positive, failed samples have no reward but a reason, until more than this share of a
             batch has failed. At 0 the first failure raises.
+        cache: A file that keeps the scores, so that a run that was broken off goes on where it stopped; see `Cached`.
         progress: Is told how far it is.
 
     Raises:
-        ConfigError: The rewards cannot be built.
+        ConfigError: The rewards cannot be built, or `cache` is no cache.
         InputError: A bad path, or a bad line of the samples, by file and line.
         ComputeError: A sample could not be scored, by file and line.
     """
     progress = progress or Progress()
     suffix = check_suffix(out, ROW_FORMATS, "rows")
-    check_output(out, [samples, rewards])
+    check_output(out, [samples, rewards, *([] if cache is None else [cache])])
     loaded = load_rewards(rewards)
     composite = loaded.eval if use_eval else loaded.train
     for name in ("reward", "total"):
         if name in composite.weights:
             raise ConfigError(f"{rewards}: a part cannot be called {name!r}, which is the name of the sum; rename it")
-    # The mask leaves the composite's parts and names as they are.
-    reward = MaskErrors(composite, max_failure_rate) if max_failure_rate > 0 else composite
+    # Wrappers leave the composite's parts and names as they are.
+    reward: RewardFunction = composite if cache is None else Cached(composite, cache)
+    reward = MaskErrors(reward, max_failure_rate) if max_failure_rate > 0 else reward
     file = SampleFile(samples, progress.warn)
     file.check(_field_check(reward))
     progress.scoring(len(file))
 
     summary = RewardSummary()
+    known = 0
     with (
         complete_or_absent(out) as rows_file,
         contextlib.closing(
@@ -107,9 +114,10 @@ def score_file(
             with _naming_lines(file.path, batch):
                 scored = reward(batch.samples)
                 summary.add(scored, batch.groups)
+            known += sum(stats.cache_hits for stats in scored.stats.values())
             writer.write(rows_of(batch, scored))
             progress.advance(len(batch))
-    return ScoredFile(summary, composite.weights, file.has_groups)
+    return ScoredFile(summary, composite.weights, file.has_groups, known)
 
 
 def _leaves(reward: RewardFunction) -> Iterator[RewardFunction]:

@@ -83,10 +83,9 @@ class FunctionReward(RewardFunction):
         self.required_fields = tuple(fields)
 
     @property
-    def chunk_size(self) -> int | None:
-        """One sample a call where several workers share a function of one sample."""
-        alone = self.call == "sample" and self.batch_size is None and self.num_workers > 1
-        return 1 if alone else self.batch_size
+    def scores_by_sample(self) -> bool:
+        """A function of one sample does."""
+        return self.call == "sample"
 
     def compute_rewards(self, samples: Sequence[Sample]) -> Any:
         """Call the function as it wants to be called."""

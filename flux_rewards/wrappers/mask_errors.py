@@ -1,4 +1,4 @@
-"""Wrappers that change HOW a reward runs, not what it says: `MaskErrors`, `Batched`."""
+"""Failures that may pass as NaN, as long as they are few."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from flux_rewards.combinator import UnaryCombinator
 from flux_rewards.errors import ComputeError
-from flux_rewards.validation import number, whole_number
+from flux_rewards.validation import number
+from flux_rewards.wrappers.wrapper import Wrapper
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,26 +17,7 @@ if TYPE_CHECKING:
     from flux_rewards.base import RewardFunction
     from flux_rewards.data import RewardBatch, Sample
 
-__all__ = ["Batched", "MaskErrors", "Wrapper"]
-
-
-class Wrapper(UnaryCombinator, abstract=True):
-    """Base of wrappers of one reward: its name, bounds, parts and tokens are those of the reward.
-
-    Args:
-        reward: The reward to wrap.
-        name: What it is called; the reward's name by default.
-    """
-
-    def __init__(self, reward: RewardFunction, *, name: str | None = None) -> None:
-        super().__init__(reward, name=name)
-        if name is None:
-            self.name = reward.name
-        self.bounds = reward.bounds
-
-    def combine(self, batches: Sequence[RewardBatch], samples: Sequence[Sample]) -> RewardBatch:  # noqa: ARG002
-        """The reward's own result."""
-        return batches[0]
+__all__ = ["MaskErrors"]
 
 
 class MaskErrors(Wrapper):
@@ -99,25 +80,3 @@ class MaskErrors(Wrapper):
             metadata[index] = {**metadata[index], "masked_error": reason}
         rewards = np.where(batch.failed, self.on_error, batch.rewards)
         return replace(batch, rewards=rewards, metadata=metadata, errors={})
-
-
-class Batched(Wrapper):
-    """Every leaf of a reward receives at most `batch_size` samples a call, in this tree and not in others.
-
-    Args:
-        reward: The reward to cut into batches.
-        batch_size: Samples a call; overrides `RewardFunction.batch_size`. Group-scoped leaves still get whole groups.
-        name: What it is called.
-
-    Examples:
-        >>> from flux_rewards import FunctionReward, Sample
-        >>> sizes = FunctionReward(lambda samples: [len(samples)] * len(samples), call="batch")
-        >>> Batched(sizes, batch_size=2)([Sample()] * 3).rewards
-        array([2., 2., 1.])
-    """
-
-    example_config: ClassVar = {**Wrapper.example_config, "batch_size": 16}
-
-    def __init__(self, reward: RewardFunction, batch_size: int, *, name: str | None = None) -> None:
-        super().__init__(reward, name=name)
-        self.leaf_batch_size = whole_number(batch_size, "batch_size", self.name, low=1)

@@ -1,0 +1,85 @@
+"""Scoring in another process: what is sent there, what comes back, and what the process keeps."""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import os
+import pickle
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Executor as FuturesExecutor
+from typing import TYPE_CHECKING
+
+from flux_rewards.chunks import Chunk, Run
+from flux_rewards.errors import ConfigError
+from flux_rewards.lanes import Claim, lanes_of
+from flux_rewards.threads import this_thread
+from flux_rewards.tree import Leaf
+
+if TYPE_CHECKING:
+    from flux_rewards.contract import Scored
+    from flux_rewards.data import Sample
+    from flux_rewards.stats import RewardStats
+
+__all__ = ["packed", "score_elsewhere", "shares_memory"]
+
+_SEPARATE = {"ProcessPoolExecutor", "InterpreterPoolExecutor", "MPIPoolExecutor", "ClusterExecutor", "ClientExecutor"}
+
+
+def shares_memory(pool: FuturesExecutor) -> bool:
+    """Whether a pool runs its calls in this process, on the very objects that it is given."""
+    return _SEPARATE.isdisjoint(kind.__name__ for kind in type(pool).__mro__)
+
+
+def packed(leaf: Leaf) -> bytes:
+    """A leaf and its wrappers, to send.
+
+    Raises:
+        ConfigError: It does not pickle.
+    """
+    try:
+        return pickle.dumps((leaf.reward, leaf.wrappers))
+    except Exception as error:
+        raise ConfigError(
+            f"cannot be sent to another process ({type(error).__name__}: {error}); define its class and functions at "
+            "the top of an importable module, or use a pool of threads",
+            reward=leaf.reward.name,
+        ) from error
+
+
+def score_elsewhere(
+    pickled: bytes, samples: Sequence[Sample], positions: Sequence[int], *, stop_at_failure: bool
+) -> tuple[Scored, RewardStats]:
+    """Score a chunk in this process; its rewards are kept, with their weights, for the next one."""
+    _end_with_parent()
+    leaf = _unpacked(pickled)
+    run = Run()
+    this_thread.in_pool = True
+    lanes, limit = lanes_of(leaf.reward), leaf.reward.num_workers
+    run.claim = Claim(lanes.wait(limit, leaf.patience), lanes, limit, leaf.patience)
+    try:
+        scored = leaf.score(Chunk(leaf.reward, samples, positions, run, stop_at_failure=stop_at_failure))
+    finally:
+        run.claim.leave()
+    return scored, run.stats
+
+
+@functools.lru_cache(maxsize=64)
+def _unpacked(pickled: bytes) -> Leaf:
+    reward, wrappers = pickle.loads(pickled)  # noqa: S301  # our own parent sent it
+    return Leaf(reward, wrappers)
+
+
+@functools.cache
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="flux-rewards-parent", daemon=True).start()

@@ -1,0 +1,78 @@
+"""CUDA streams for scoring beside a producer: a worker waits for what the producer had begun, not for what follows."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from flux_rewards.data import MEDIA_FIELDS, Sample
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Produced", "beside", "produced"]
+
+Produced = dict[int, "torch.cuda.Event"]
+"""By device: when the producer's work so far is done there."""
+
+_lock = threading.Lock()
+_streams: dict[int, torch.cuda.Stream] = {}  # one a device: rewards on one device share it
+
+
+def produced(samples: Iterable[Sample]) -> Produced:
+    """Mark, on each device in use, what the calling thread has begun; empty where CUDA is not in use.
+
+    Covers the current device, where rewards may hold weights, and every device that holds media of the samples.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return {}
+    devices = {torch.cuda.current_device()}
+    for sample in samples:
+        for field in MEDIA_FIELDS:
+            devices.update(_devices_of(getattr(sample, field)))
+    return {device: torch.cuda.current_stream(device).record_event() for device in sorted(devices)}
+
+
+@contextlib.contextmanager
+def beside(marks: Produced) -> Iterator[None]:
+    """Run on the scoring streams, behind the marks; when it ends, nothing of it is left on the devices."""
+    if not marks:
+        yield
+        return
+    import torch  # noqa: PLC0415  # loaded already, or there were no marks
+
+    streams = {device: _stream_of(device) for device in marks}
+    with contextlib.ExitStack() as stack:
+        current = torch.cuda.current_device()
+        for device in sorted(streams, key=lambda device: device == current):  # the current device stays current
+            streams[device].wait_event(marks[device])
+            stack.enter_context(torch.cuda.stream(streams[device]))
+        stack.enter_context(torch.cuda.device(current))
+        try:
+            yield
+        finally:
+            # What was loaded or computed here may next be used in another stream.
+            for device, stream in streams.items():
+                with torch.cuda.device(device):
+                    stream.record_event().synchronize()
+
+
+def _stream_of(device: int) -> torch.cuda.Stream:
+    import torch  # noqa: PLC0415
+
+    with _lock:
+        if device not in _streams:
+            _streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        return _streams[device]
+
+
+def _devices_of(value: Any) -> Iterator[int]:
+    if getattr(value, "is_cuda", False):
+        yield value.device.index
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _devices_of(item)

@@ -1,0 +1,161 @@
+"""The library's own threads. All are daemons: a call that hangs must not keep the interpreter from ending."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Executor as FuturesExecutor
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+__all__ = ["Stop", "WorkerPool", "start_helper", "this_thread"]
+
+T = TypeVar("T")
+Work = tuple["Future[Any]", Callable[[], Any]]
+
+
+class _ThisThread(threading.local):
+    """What the current thread is doing for the library."""
+
+    busy: tuple[int, ...] = ()
+    """Ids of the rewards whose call it runs, outermost first."""
+    in_pool: bool = False
+    """Whether it is a worker, and so must not wait for other workers."""
+
+
+this_thread = _ThisThread()
+
+
+class Stop:
+    """An event that calls back when it is set: one may stand for, or wake, another."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._lock = threading.Lock()
+        self._callbacks: list[Callable[[], None]] = []
+
+    def set(self) -> None:
+        """Set it, and call back."""
+        with self._lock:
+            self._event.set()
+            callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
+
+    def is_set(self) -> bool:
+        """Whether it is."""
+        return self._event.is_set()
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait until it is, or the time is over; returns whether it is."""
+        return self._event.wait(seconds)
+
+    def subscribe(self, callback: Callable[[], None]) -> None:
+        """Be called when it is set; at once where it is."""
+        with self._lock:
+            if not self._event.is_set():
+                self._callbacks.append(callback)
+                return
+        callback()
+
+    def unsubscribe(self, callback: Callable[[], None]) -> None:
+        """No longer be called."""
+        with self._lock, contextlib.suppress(ValueError):
+            self._callbacks.remove(callback)
+
+
+def start_helper(work: Callable[[], None], name: str) -> threading.Thread:
+    """Run `work` in a thread that stands in for the current one."""
+    busy, in_pool = this_thread.busy, this_thread.in_pool
+
+    def run() -> None:
+        this_thread.busy, this_thread.in_pool = busy, in_pool
+        work()
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+class WorkerPool(FuturesExecutor):
+    """A pool of daemon threads, started when they are needed, that can be shut down with a limit to the waiting.
+
+    Examples:
+        >>> with WorkerPool(2) as pool:
+        ...     pool.submit(max, 3, 4).result()
+        4
+    """
+
+    def __init__(self, threads: int, name: str = "flux-rewards") -> None:
+        self._limit = threads
+        self._name = name
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
+        self._idle = threading.Semaphore(0)
+        self._closed = False
+        # Workers know the queue, not the pool: a pool that nobody holds ends them.
+        weakref.finalize(self, self._queue.put, None).atexit = False
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Run a call on a worker.
+
+        Raises:
+            RuntimeError: The pool is shut down.
+        """
+        future: Future[T] = Future()
+        call = (lambda: fn(*args, **kwargs)) if args or kwargs else fn
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the pool is shut down")
+            self._queue.put((future, call))
+            if not self._idle.acquire(blocking=False) and len(self._threads) < self._limit:
+                name = f"{self._name}-{len(self._threads)}"
+                thread = threading.Thread(target=_work, args=(self._queue, self._idle), name=name, daemon=True)
+                self._threads.append(thread)
+                thread.start()
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False, timeout: float | None = None) -> None:
+        """Refuse new calls; run what is queued, or cancel it; and wait for the workers, `timeout` seconds at most."""
+        with self._lock:
+            self._closed = True
+            while cancel_futures:
+                try:
+                    entry = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+                if entry is not None:
+                    entry[0].cancel()
+            self._queue.put(None)
+        until = None if timeout is None else time.monotonic() + timeout
+        for thread in self._threads if wait else ():
+            if thread is not threading.current_thread():
+                thread.join(None if until is None else max(0.0, until - time.monotonic()))
+
+
+def _work(entries: queue.SimpleQueue[Work | None], idle: threading.Semaphore) -> None:
+    this_thread.in_pool = True
+    while True:
+        try:
+            entry = entries.get_nowait()
+        except queue.Empty:
+            idle.release()
+            entry = entries.get()
+        if entry is None:
+            entries.put(None)  # for the next worker
+            return
+        future, call = entry
+        if future.set_running_or_notify_cancel():
+            try:
+                result = call()
+            except BaseException as error:  # noqa: BLE001  # it belongs to the future
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+                del result
+        del entry, future, call  # nothing is kept alive while it waits for more

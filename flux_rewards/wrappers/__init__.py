@@ -1,0 +1,1 @@
+"""Wrappers that change HOW a reward runs, not what it says."""

@@ -1,0 +1,162 @@
+"""What a cached score is known by: the reward that gave it, and the content that it read."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+import types
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import flux_rewards
+from flux_rewards.base import RewardFunction
+from flux_rewards.code_digest import code_digest
+from flux_rewards.data import FIELDS
+from flux_rewards.errors import ConfigError, InputError, brief
+from flux_rewards.fingerprint import fingerprint
+from flux_rewards.views import Reading, has_media, view_of
+
+if TYPE_CHECKING:
+    from flux_rewards.chunks import Chunk
+    from flux_rewards.data import Sample
+
+__all__ = ["fields_read", "keys_of_units", "reward_digest"]
+
+KEY_VERSION = 1
+"""Changes with what goes into a key, or with the form of a value."""
+
+
+def reward_digest(reward: Any) -> bytes:
+    """Digest what decides the scores of a reward: class, code, revision and parameters.
+
+    Parameters that decide no score are left out; see `RewardFunction.neutral_parameters`.
+
+    Raises:
+        ConfigError: A parameter cannot be told from others in another process.
+
+    Examples:
+        >>> from flux_rewards import LengthReward
+        >>> one, other = LengthReward(target=4), LengthReward(target=4, name="short", num_workers=8)
+        >>> reward_digest(one) == reward_digest(other), reward_digest(one) == reward_digest(LengthReward(target=5))
+        (True, False)
+    """
+    kind = type(reward)
+    digest = hashlib.sha256(f"{KEY_VERSION} {kind.__module__}.{kind.__qualname__} {reward.revision}".encode())
+    if kind.__module__.partition(".")[0] == "flux_rewards":
+        digest.update(flux_rewards.__version__.encode())
+    digest.update(code_digest(kind, until=RewardFunction))
+    parameters = reward.all_parameters
+    for name in sorted(parameters):
+        if name not in reward.neutral_parameters:
+            unknown = functools.partial(_of_parameter, reward=reward.name, name=name)
+            digest.update(fingerprint([name, parameters[name]], unknown=unknown))
+    return digest.digest()
+
+
+def _of_parameter(value: Any, reward: str, name: str) -> bytes:
+    if isinstance(value, RewardFunction):
+        return reward_digest(value)
+    if isinstance(value, re.Pattern):
+        return repr((value.pattern, value.flags)).encode()
+    kind = type(value)
+    if kind.__module__.partition(".")[0] == "torch" and kind.__name__ in ("dtype", "device"):
+        return repr(value).encode()
+    if isinstance(value, (types.FunctionType, types.BuiltinFunctionType, functools.partial, type)):
+        return f"{value!r}".encode() if isinstance(value, types.BuiltinFunctionType) else code_digest(value)
+    raise ConfigError(
+        f"a cache cannot tell {name}={brief(value)} from another {kind.__name__}; give the reward parameters of plain "
+        "values, or a function",
+        reward=reward,
+    )
+
+
+def fields_read(reward: Any, fields: Sequence[str] | None) -> tuple[str, ...]:
+    """The fields of a sample whose content decides the score.
+
+    Examples:
+        >>> from flux_rewards import LengthReward
+        >>> fields_read(LengthReward(target=4), ["response"])
+        ('response',)
+    """
+    if fields is None:
+        if reward.optional_fields is None:
+            return FIELDS
+        fields = [*reward.required_fields, *reward.optional_fields]
+    return tuple(field for field in FIELDS if field in fields)
+
+
+def keys_of_units(
+    reward_key: bytes, fields: Sequence[str], chunk: Chunk, units: Sequence[Sequence[int]]
+) -> list[list[bytes] | None]:
+    """For each unit of a chunk's rows, a key for each of its samples; None where a sample cannot be read.
+
+    The key of a sample of a group holds the whole group: what it is compared with decides its score.
+
+    Raises:
+        InputError: A field holds something that cannot be told from others by its content.
+    """
+    reader = _Reader(reward_key, fields, chunk)
+    keys: list[list[bytes] | None] = []
+    for unit in units:
+        try:
+            digests = [reader.digest(row) for row in unit]
+        except _Unreadable:
+            keys.append(None)
+            continue
+        keys.append(digests if chunk.reward.scope != "group" else _within_group(digests))
+    return keys
+
+
+class _Unreadable(Exception):  # noqa: N818  # not an error: the reward itself will say so
+    """A sample's media cannot be read."""
+
+
+class _Reader:
+    """Digests the samples of a chunk; media that several samples share are read once."""
+
+    def __init__(self, reward_key: bytes, fields: Sequence[str], chunk: Chunk) -> None:
+        self._key = reward_key
+        self._fields = fields
+        self._chunk = chunk
+        self._memo: dict[int, bytes] = {}
+        self._kept: list[Sample] = []  # the memo goes by id
+
+    def digest(self, row: int) -> bytes:
+        chunk, position = self._chunk, self._chunk.positions[row]
+        sample, reward = chunk.samples[row], chunk.reward
+        if has_media(sample):  # as the reward sees them: pixels, not file names
+            sample = view_of(sample, Reading(reward.use_tensor_inputs, reward.name, position))
+            self._kept.append(sample)
+        digest = hashlib.sha256(self._key)
+        for field in self._fields:
+            try:
+                value = getattr(sample, field)
+            except InputError as error:
+                raise _Unreadable from error
+            if value is not None and (field != "metadata" or value):
+                unknown = functools.partial(_of_content, reward=reward.name, field=field, index=position)
+                digest.update(field.encode())
+                digest.update(fingerprint(value, self._memo, unknown))
+        return digest.digest()
+
+
+def _of_content(value: Any, reward: str, field: str, index: int) -> bytes:
+    raise InputError(
+        f"a cache cannot tell {brief(value)} from another {type(value).__name__}; use plain values, or name the fields "
+        "that the reward reads with Cached(..., fields=[...])",
+        reward=reward,
+        field=field,
+        index=index,
+    )
+
+
+def _within_group(digests: Sequence[bytes]) -> list[bytes]:
+    """Equal samples of one group are told apart by their number: their scores may differ."""
+    group = hashlib.sha256(b"".join(sorted(digests))).digest()
+    seen: dict[bytes, int] = {}
+    keys: list[bytes] = []
+    for digest in digests:
+        seen[digest] = seen.get(digest, 0) + 1
+        keys.append(hashlib.sha256(group + digest + str(seen[digest]).encode()).digest())
+    return keys

@@ -1,0 +1,168 @@
+"""Scores that are known already."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from flux_rewards.chunks import Recalled
+from flux_rewards.data import FIELDS
+from flux_rewards.errors import ComputeError, ConfigError, brief, close_match
+from flux_rewards.store import MemoryStore, SQLiteStore, Store
+from flux_rewards.validation import texts, whole_number
+from flux_rewards.wrappers.cache_keys import fields_read, keys_of_units, reward_digest
+from flux_rewards.wrappers.cache_rows import packed_rows, unpacked_rows
+from flux_rewards.wrappers.wrapper import CallWrapper
+
+if TYPE_CHECKING:
+    from flux_rewards.base import RewardFunction
+    from flux_rewards.chunks import Chunk, Proceed
+    from flux_rewards.contract import Scored
+
+__all__ = ["Cached"]
+
+_log = logging.getLogger(__name__)
+MEMORY_BYTES = 256 * 2**20
+WRITE_SECONDS = 0.05
+"""Scores that come quicker than this are written together; a crash loses no more."""
+
+
+class Cached(CallWrapper):
+    """Keeps the scores of a reward, by the content of what it read; of a composite, those of each leaf.
+
+    A score is known by the reward (class and code, parameters, `RewardFunction.revision`) and by the content of the
+    sample's fields that the reward reads: pixels, not file names. Those are its `required_fields` and
+    `optional_fields`; a reward that does not say the latter may read any, and then all fields count. A group-scoped
+    reward's scores are known by the whole group. Equal samples of one batch are computed once. Known scores need no
+    lane, no time limit and no working service. Failures are not kept.
+
+    Args:
+        reward: The reward. It must give the same score for the same content.
+        path: An SQLite file, made where it is missing; many processes and threads may use it at once, and a process
+            that is killed leaves no wrong value behind. None keeps the scores in this object's memory.
+        max_bytes: Size of what is kept; what was used least recently goes first. None: 256 MiB in memory, no limit in
+            a file.
+        fields: The fields that the reward reads, in place of those that it declares.
+        name: What it is called.
+
+    Raises:
+        ConfigError: A bad size or field; on a call, a file that is no cache or comes from a newer version, or a
+            parameter of a reward that cannot be told from another.
+        InputError: On a call, a field holds something that cannot be told apart by its content.
+        ContractError: On a call, metadata that would not come back as they were.
+
+    A file that cannot be read or written at the moment costs time, not the run: that is logged as a warning.
+
+    Examples:
+        >>> from flux_rewards import FunctionReward
+        >>> asked = []
+        >>> slow = FunctionReward(lambda s: asked.append(s.response) or float(len(s.response)), fields=["response"])
+        >>> reward = Cached(slow)
+        >>> reward(response=["a", "bb", "a"]).rewards, reward(response=["bb", "ccc"]).rewards, asked
+        (array([1., 2., 1.]), array([2., 3.]), ['a', 'bb', 'ccc'])
+    """
+
+    remembers = True
+
+    def __init__(
+        self,
+        reward: RewardFunction,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        max_bytes: int | None = None,
+        fields: Sequence[str] | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(reward, name=name)
+        if path is not None and not isinstance(path, (str, os.PathLike)):
+            raise ConfigError(f"path must be the path of a file, found {brief(path)}", reward=self.name)
+        self.path = path
+        self.max_bytes = max_bytes if max_bytes is None else whole_number(max_bytes, "max_bytes", self.name, low=1)
+        self.fields = None if fields is None else tuple(texts(fields, "fields", self.name))
+        for field in self.fields or ():
+            if field not in FIELDS:
+                raise ConfigError(f"{field!r} is not a field of Sample{close_match(field, FIELDS)}", reward=self.name)
+        self.store: Store = (
+            MemoryStore(self.max_bytes or MEMORY_BYTES) if path is None else SQLiteStore(path, self.max_bytes)
+        )
+        self._lock = threading.Lock()
+        self._digests: dict[int, bytes] = {}
+
+    def recall(self, chunk: Chunk, units: Sequence[Sequence[int]]) -> Recalled:
+        """Look the units up; of equal ones that are not known, one is to be computed."""
+        keys = self._keys(chunk, units)
+        try:
+            found = self.store.get(list({key for unit in keys for key in unit or ()}))
+        except ComputeError as error:
+            _log.warning("reward %r: the cache cannot be read, and all is computed: %s", self.name, error)
+            found = {}
+        known: list[int] = []
+        values: list[bytes] = []
+        twins: dict[int, int] = {}
+        first: dict[tuple[bytes, ...], int] = {}
+        for number, unit in enumerate(keys):
+            if unit is None:
+                continue
+            if all(key in found for key in unit):
+                known.append(number)
+                values.extend(found[key] for key in unit)
+            elif (same := first.setdefault(tuple(unit), number)) != number:
+                twins[number] = same
+        return Recalled(known, unpacked_rows(values), twins)
+
+    def around(self, chunk: Chunk, proceed: Proceed) -> Scored:
+        """Compute, and keep."""
+        notes = chunk.notes.get(id(self), {})
+        gathered: dict[bytes, bytes] = {}
+        written = time.monotonic()
+
+        def keep(call: Chunk) -> Scored:
+            nonlocal written
+            scored = proceed(call)
+            keys = [notes.get(position) for position in call.positions]
+            if call.reward.scope == "group" and scored.causes:
+                return scored  # what a group lacks may decide the rest of it
+            packed = packed_rows(scored.batch, self.name, call.positions)
+            gathered.update({key: value for key, value in zip(keys, packed, strict=True) if key and value})
+            if time.monotonic() - written >= WRITE_SECONDS:
+                self._write(gathered)
+                written = time.monotonic()
+            return scored
+
+        try:
+            return chunk.each_call(keep)
+        finally:
+            self._write(gathered)
+
+    def clear(self) -> int:
+        """Forget every score that the file, or this object, holds; returns how many."""
+        return self.store.clear()
+
+    def close(self) -> None:
+        """Let go of the file; the next call opens it again."""
+        self.store.close()
+
+    def _keys(self, chunk: Chunk, units: Sequence[Sequence[int]]) -> list[list[bytes] | None]:
+        reward = chunk.reward
+        with self._lock:
+            if id(reward) not in self._digests:
+                self._digests[id(reward)] = reward_digest(reward)
+            digest = self._digests[id(reward)]
+        keys = keys_of_units(digest, fields_read(reward, self.fields), chunk, units)
+        notes = chunk.notes.setdefault(id(self), {})
+        for unit, unit_keys in zip(units, keys, strict=True):
+            if unit_keys is not None:
+                notes.update((chunk.positions[row], key) for row, key in zip(unit, unit_keys, strict=True))
+        return keys
+
+    def _write(self, gathered: dict[bytes, bytes]) -> None:
+        try:
+            if gathered:
+                self.store.put(gathered)
+        except ComputeError as error:
+            _log.warning("reward %r: the cache cannot be written, and scores are lost to it: %s", self.name, error)
+        gathered.clear()
