@@ -38,8 +38,11 @@ def fingerprint(
     memo = {} if memo is None else memo
     if (known := memo.get(id(value))) is not None:
         return known
-    digest = hashlib.sha256(type(value).__name__.encode())
-    if (plain := _plain(value)) is not None:
+    plain = _plain(value)
+    pixels = _buffer(value) if plain is None else None
+    # Media of one content are one, whatever class a decoder has for them.
+    digest = hashlib.sha256(type(value).__name__.encode() if pixels is None else b"")
+    if plain is not None:
         digest.update(plain)
     elif (items := _items(value)) is not None:
         digests = [fingerprint(item, memo, unknown) for item in items]
@@ -47,7 +50,7 @@ def fingerprint(
             digests.sort()  # these have no order
         for item_digest in digests:
             digest.update(item_digest)
-    elif (pixels := _buffer(value)) is not None:
+    elif pixels is not None:
         for part in pixels:
             digest.update(part)
         memo[id(value)] = digest.digest()

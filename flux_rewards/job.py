@@ -195,7 +195,7 @@ class Job:
     def chunk(self, task: Task, run: Run) -> Chunk:
         """The samples of a task, on their way."""
         leaf, positions = task.leaf, task.positions
-        whole = not self._open and len(positions) == len(self.samples)
+        whole = not self._open and positions == list(range(len(self.samples)))  # a copy would be the same
         return Chunk(
             leaf.reward,
             self.samples if whole else [self.samples[position] for position in positions],

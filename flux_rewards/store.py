@@ -1,7 +1,4 @@
-"""Where cached scores are kept: bytes by key, in memory or in one SQLite file that many processes share.
-
-A store knows nothing of rewards. It may forget an entry at any time; what it does return is what was put.
-"""
+"""Where cached scores are kept: bytes by key, in memory or in one SQLite file that many processes share."""
 
 from __future__ import annotations
 
@@ -60,7 +57,7 @@ class StoreStats:
 
 
 class Store(Protocol):
-    """What keeps cached scores. Every method may be called from several threads."""
+    """Keeps bytes by key, for several threads; it may forget any of them, but what it returns is what was put."""
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return the values of those keys that are there."""
@@ -182,7 +179,7 @@ class SQLiteStore:
         self.max_bytes = None if max_bytes is None else _limit(max_bytes)
         self._marks: dict[int, None] = {}  # ids of entries read since marks were last written, in order of use
         self._handle = _Handle()
-        weakref.finalize(self, self._handle.close)
+        weakref.finalize(self, self._handle.close_at_last)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.path, self.max_bytes)
@@ -217,8 +214,7 @@ class SQLiteStore:
             kept = [(n, key, value, crc32(key + value)) for n, (key, value) in numbered if len(key + value) <= room]
             connection.executemany("DELETE FROM entry WHERE key = ?", ((key,) for key in items))
             connection.executemany("INSERT INTO entry VALUES (?, ?, ?, ?)", kept)
-            uses = ((n, n, len(key + value)) for n, key, value, _ in kept)
-            connection.executemany("INSERT INTO recency VALUES (?, ?, ?)", uses)
+            connection.executemany("INSERT INTO recency VALUES (?, ?, ?)", ((n, n, len(k + v)) for n, k, v, _ in kept))
             connection.execute("UPDATE total SET clock = ?", (clock + len(items),))
             (size,) = connection.execute("SELECT bytes FROM total").fetchone()
             if size > limit:
@@ -352,6 +348,11 @@ class _Handle:
         if self.connection is not None:
             self.connection.close()
             self.connection = None
+
+    def close_at_last(self) -> None:
+        if self.lock.acquire(timeout=1.0):  # closing what a thread works with, as the process ends, would crash it
+            self.close()
+            self.lock.release()
 
     @classmethod
     def hold_all(cls) -> None:

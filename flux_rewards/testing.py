@@ -112,7 +112,8 @@ def reward_checks(reward: Any, samples: Sequence[Sample] | None = None) -> list[
     """The checks of the contract for one reward.
 
     One score a sample; repeatable; order and neighbours don't matter; inputs untouched; bounds hold; token rewards line
-    up; a missing field is named; pickles; parameters kept; threads agree; configuration round trip; global state kept.
+    up; a missing field is named; fields that are not declared don't matter; pickles; parameters kept; threads agree;
+    configuration round trip; global state kept.
 
     Args:
         reward: The reward to check.
@@ -198,6 +199,16 @@ class _Contract:
                 assert error.reward, "the error does not name the reward"
             else:
                 raise AssertionError(f"sample 1 lacks {field!r}, and no InputError says so")
+
+    def check_other_fields_do_not_matter(self) -> None:
+        if self.reward.optional_fields is None:
+            return
+        read = {*self.reward.required_fields, *self.reward.optional_fields}
+        if self.reward.scope == "group":
+            read.add("group_id")
+        stripped = [Sample(**{field: getattr(sample, field) for field in read}) for sample in self.samples]
+        what = f"the samples with no fields but {', '.join(sorted(read))}, those that the reward declares,"
+        _assert_same(self.reward(self.samples), self.reward(stripped), what)
 
     def check_pickles(self) -> None:
         copy = pickle.loads(pickle.dumps(self.reward))  # noqa: S301  # our own

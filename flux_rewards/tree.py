@@ -109,7 +109,7 @@ class Leaf:
 
     def gather(self, count: int) -> RewardBatch:
         """Put the pieces back in order."""
-        if len(self.pieces) == 1 and len(self.pieces[0][0]) == count:  # one chunk is in order
+        if len(self.pieces) == 1 and list(self.pieces[0][0]) == list(range(count)):
             return self.pieces[0][1]
         return RewardBatch.scatter(count, self.pieces)
 

@@ -238,6 +238,22 @@ store.get([b"a"])
     assert [file.name for file in tmp_path.iterdir()] == ["scores.db"]
 
 
+def test_a_process_may_end_while_threads_work(tmp_path: Path) -> None:
+    """Daemon threads in the middle of a call neither crash the process nor print anything when it ends."""
+    code = """
+import time
+store = SQLiteStore(path, max_bytes=10**6)
+def work(start):
+    for number in itertools.count(start):
+        store.put({name(number): right(name(number))})
+        check(store.get([name(number)]))
+for thread in range(4):
+    threading.Thread(target=work, args=(10**6 * thread,), daemon=True).start()
+time.sleep(0.05)
+"""
+    finish(*(start(code, tmp_path / f"{number}.db") for number in range(8)))
+
+
 # Many at once
 
 MIXED = """

@@ -81,6 +81,8 @@ class FunctionReward(RewardFunction):
         if call == "columns" and not fields:
             raise ConfigError("call='columns' needs fields=[...]: the columns that it receives", reward=self.name)
         self.required_fields = tuple(fields)
+        if call == "columns":
+            self.optional_fields = ()  # it is given nothing else
 
     @property
     def scores_by_sample(self) -> bool:

@@ -128,7 +128,9 @@ class _Reader:
         if has_media(sample):  # as the reward sees them: pixels, not file names
             sample = view_of(sample, Reading(reward.use_tensor_inputs, reward.name, position))
             self._kept.append(sample)
-        digest = hashlib.sha256(self._key)
+        # Token rewards must fit the tokens, whether or not the reward reads those.
+        length = None if sample.token_ids is None else len(sample.token_ids)
+        digest = hashlib.sha256(self._key + str(length).encode())
         for field in self._fields:
             try:
                 value = getattr(sample, field)

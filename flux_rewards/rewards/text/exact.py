@@ -64,6 +64,7 @@ class ExactMatch(RewardFunction):
     """
 
     required_fields = ("response", "reference")
+    optional_fields = ()
     bounds = (0.0, 1.0)
     example_config = {"normalize": "squad"}
 

@@ -53,6 +53,7 @@ class FormatReward(RewardFunction):
     """
 
     required_fields = ("response",)
+    optional_fields = ()
     bounds = (0.0, 1.0)
     example_config = {"tags": ["think", "answer"]}
 

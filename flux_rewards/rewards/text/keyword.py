@@ -45,6 +45,7 @@ class KeywordReward(RewardFunction):
     """
 
     required_fields = ("response",)
+    optional_fields = ()
     bounds = (-1.0, 1.0)
     example_config = {"good": ["because", "therefore"], "bad": ["maybe"]}
 

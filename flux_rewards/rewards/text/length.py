@@ -50,6 +50,7 @@ class LengthReward(RewardFunction):
     """
 
     required_fields = ("response",)
+    optional_fields = ("token_ids",)
     bounds = (0.0, 1.0)
     example_config = {"target": 400}
 

@@ -71,6 +71,7 @@ class NumericAnswerReward(RewardFunction):
     """
 
     required_fields = ("response", "reference")
+    optional_fields = ()
     bounds = (0.0, 1.0)
     example_config = {"tolerance": 0}
 

@@ -46,6 +46,7 @@ class RegexReward(RewardFunction):
     """
 
     required_fields = ("response",)
+    optional_fields = ()
     bounds = (0.0, 1.0)
     example_config = {"pattern": "[0-9]+"}
 

@@ -42,6 +42,7 @@ class RepetitionPenalty(RewardFunction):
     """
 
     required_fields = ("response",)
+    optional_fields = ("token_ids",)
     bounds = (-1.0, 0.0)
     example_config = {"n": 3, "max_penalty": -1.0}
 

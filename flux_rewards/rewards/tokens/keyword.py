@@ -58,6 +58,7 @@ class TokenKeywordReward(RewardFunction):
     """
 
     required_fields = ("response", "token_ids", "token_offsets")
+    optional_fields = ()
     bounds = (-1.0, 1.0)
     example_config = {"good": ["because", "therefore"], "bad": ["maybe"]}
 

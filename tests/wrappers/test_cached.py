@@ -1,0 +1,658 @@
+"""`Cached`: what is known, what is not, and what never must be."""
+
+import functools
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rewards_of_our_own import GroupMean, Told, told
+
+from flux_rewards import (
+    Cached,
+    CircuitBreaker,
+    CompositeReward,
+    ComputeError,
+    ConfigError,
+    ContractError,
+    Executor,
+    FunctionReward,
+    GroupRank,
+    InputError,
+    MaskErrors,
+    RewardBatch,
+    RewardBuffer,
+    RewardFunction,
+    RewardOutput,
+    Sample,
+    Scale,
+)
+from flux_rewards.code_digest import code_digest
+from flux_rewards.wrappers.cache_keys import reward_digest
+
+
+class Counted(RewardFunction):
+    """The length of the response times a factor; counts whom it was asked for."""
+
+    required_fields = ("response",)
+    optional_fields: Sequence[str] | None = ()
+
+    def __init__(self, factor: float = 1.0, **options: Any) -> None:
+        super().__init__(**options)
+        self.factor = factor
+        self.asked: list[str] = []
+
+    def compute_reward(self, sample: Sample) -> float:
+        self.asked.append(str(sample.response))
+        return self.factor * len(str(sample.response))
+
+
+class CountedAll(Counted):
+    """The same, by an author who does not say which fields it reads."""
+
+    optional_fields = None
+
+
+def texts(*responses: str) -> list[Sample]:
+    """A sample for each."""
+    return [Sample(response=response) for response in responses]
+
+
+@pytest.fixture(params=["memory", "file"])
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
+    """Where the scores are kept."""
+    return tmp_path / "scores.sqlite" if request.param == "file" else None
+
+
+@pytest.mark.parametrize("options", [{}, {"num_workers": 4}, {"batch_size": 2}], ids=str)
+def test_what_is_known_is_not_computed(path: Path | None, options: dict[str, Any]) -> None:
+    """In the plain call, on an executor and in a buffer alike."""
+    leaf = Counted(**options)
+    reward = Cached(leaf, path)
+    assert reward(texts("a", "bb", "ccc")).rewards.tolist() == [1.0, 2.0, 3.0]
+    with Executor() as executor, RewardBuffer(reward) as buffer:
+        batch = executor.submit(reward, texts("dddd", "bb", "a")).result(timeout=60)
+        assert batch.rewards.tolist() == [4.0, 2.0, 1.0]
+        assert (batch.stats["Counted"].cache_hits, batch.stats["Counted"].samples) == (2, 3)
+        buffer.add(texts("ccc", "eeeee"))
+        assert buffer.finalize(timeout=60).rewards.tolist() == [3.0, 5.0]
+    assert sorted(leaf.asked) == ["a", "bb", "ccc", "dddd", "eeeee"]
+
+
+SHARED = """
+import sys
+from flux_rewards import Cached, RewardFunction, Sample
+
+class Length(RewardFunction):
+    required_fields = ("response",)
+    optional_fields = ()
+    kinds = {"a", "bb", "ccc", "dddd"}  # a set, whose order changes with the seed of the hashes
+
+    def __init__(self, factor, table, **options):
+        super().__init__(**options)
+        self.factor, self.table, self.asked = factor, table, []
+
+    def compute_reward(self, sample):
+        self.asked.append(sample.response)
+        return self.factor * len(sample.response)
+
+leaf = Length(2.0, {"x": 1, "y": {2, 3}, "f": max}, **eval(sys.argv[2]))
+print(Cached(leaf, sys.argv[1])(response=eval(sys.argv[3])).rewards.tolist(), leaf.asked)
+"""
+
+
+def test_a_file_serves_other_objects_and_processes(tmp_path: Path) -> None:
+    """By content: an equal reward made elsewhere, whatever its name and workers."""
+    file, script = tmp_path / "scores.sqlite", tmp_path / "length.py"
+    script.write_text(SHARED)
+
+    def run(seed: int, options: dict[str, Any], responses: list[str]) -> str:
+        done = subprocess.run(
+            [sys.executable, str(script), str(file), repr(options), repr(responses)],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+        )
+        return done.stdout.strip()
+
+    assert run(1, {}, ["a", "bb"]) == "[2.0, 4.0] ['a', 'bb']"
+    options = {"name": "other", "num_workers": 3, "batch_size": 1}
+    assert run(2, options, ["a", "bb", "ccc"]) == "[2.0, 4.0, 6.0] ['ccc']"
+    assert run(3, {"scale": 2.0}, ["a"]) == "[4.0] ['a']"
+
+
+def test_equal_samples_are_computed_once(path: Path | None) -> None:
+    """And each gets the score, or the failure."""
+    leaf = Counted(num_workers=4)
+    batch = Cached(leaf, path)(texts("a", "bb", "a", "bb", "a"))
+    assert batch.rewards.tolist() == [1.0, 2.0, 1.0, 2.0, 1.0]
+    assert sorted(leaf.asked) == ["a", "bb"]
+    stats = batch.stats["Counted"]
+    assert (stats.samples, stats.cache_hits, stats.calls) == (5, 3, 2)
+    asked: list[str] = []
+
+    def fails(sample: Sample) -> float:
+        asked.append(str(sample.response))
+        raise ConnectionError("down")
+
+    failing = FunctionReward(fails, fields=["response"])
+    batch = MaskErrors(Cached(failing, path), 1.0)(texts("a", "a", "b"))
+    assert batch.errors == dict.fromkeys(range(3), "ConnectionError: down")
+    assert (batch.stats["fails"].failures, batch.stats["fails"].cache_hits) == (3, 0)
+    assert asked == ["a", "b"]
+
+
+def test_failures_are_not_kept(path: Path | None) -> None:
+    """What does not apply is, and stays told apart from a failure."""
+    values: list[Any] = [1.0, ConnectionError("down"), None, 2.0]
+    reward = Cached(Told(), path, fields=["response"])  # so that the told value is no part of the content
+    samples = [Sample(response=str(row), metadata=sample.metadata) for row, sample in enumerate(told(*values))]
+    first = MaskErrors(reward)(samples)
+    assert first.errors == {1: "ConnectionError: down"}
+    mended = [Sample(response=str(row), metadata={"told": 9.0}) for row in range(4)]
+    second = MaskErrors(reward)(mended)
+    np.testing.assert_array_equal(second.rewards, [1.0, 9.0, np.nan, 2.0])
+    assert second.errors == {}
+    assert second.not_applicable.tolist() == [False, False, True, False]
+
+
+def test_what_was_scored_before_a_failure_is_kept(path: Path | None) -> None:
+    """So that the next run goes on there."""
+    reward = Cached(Told(), path, fields=["response"])
+    samples = [Sample(response=str(row), metadata={"told": float(row)}) for row in range(5)]
+    samples[3] = Sample(response="3", metadata={"told": ValueError("bad")})
+    with pytest.raises(ComputeError) as caught:
+        reward(samples)
+    assert caught.value.index == 3
+    again = [Sample(response=str(row), metadata={"told": -1.0}) for row in range(5)]
+    assert reward(again).rewards.tolist() == [0.0, 1.0, 2.0, -1.0, -1.0]
+
+
+class Everything(RewardFunction):
+    """Answers with all that a row may hold."""
+
+    def compute_rewards(self, samples: Sequence[Sample]) -> Any:
+        count = len(samples)
+        part = RewardBatch(np.arange(count, dtype=np.float64) + 0.5, metadata=[{"why": "so"}] * count)
+        return RewardBatch(
+            np.arange(count, dtype=float),
+            [None if row % 2 else np.array([0.1, -0.2]) for row in range(count)],
+            [
+                {
+                    "text": "ä\ud800",
+                    "number": 1 / 3,
+                    "nothing": None,
+                    "yes": True,
+                    "pair": (1, [2, "x"]),
+                    "deep": {3: b"\x00\xff"},
+                    "array": np.arange(6, dtype=np.float32).reshape(2, 3),
+                    "scalar": np.int64(7),
+                    "nan": float("nan"),
+                }
+                for _ in range(count)
+            ],
+            parts={"aspect": part},
+        )
+
+
+def test_a_row_comes_back_as_it_was(path: Path | None) -> None:
+    """Token rewards, parts and metadata, to the type."""
+    samples = texts("a", "b", "c")
+    reward = Cached(Everything(), path)
+    first, second = reward(samples), reward(samples)
+    assert second.stats["Everything"].cache_hits == 3
+    np.testing.assert_array_equal(second.rewards, first.rewards)
+    assert first.token_rewards is not None
+    assert second.token_rewards is not None
+    for one, other in zip(first.token_rewards, second.token_rewards, strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(second.parts["aspect"].rewards, [0.5, 1.5, 2.5])
+    assert second.parts["aspect"].metadata[0] == {"why": "so"}
+    note, again = dict(first.metadata[1]), dict(second.metadata[1])
+    for key in ("array", "scalar"):
+        assert (note[key] == again[key]).all()
+        assert type(note[key]) is type(again[key])
+        assert note.pop(key).dtype == again.pop(key).dtype
+    assert np.isnan(again.pop("nan"))
+    note.pop("nan")
+    assert note == again
+    assert isinstance(again["pair"], tuple)
+
+
+def test_metadata_that_would_not_come_back_are_refused(path: Path | None) -> None:
+    """Rather than come back as something else, or not be kept in silence."""
+    reward = Cached(FunctionReward(lambda sample: RewardOutput(1.0, metadata={"what": object()}), name="odd"), path)
+    with pytest.raises(ContractError, match=r"sample 0: a cache cannot keep the metadata: .* is a object"):
+        reward(texts("a"))
+
+
+def test_a_failed_part_is_not_kept() -> None:
+    """The next call may have it."""
+    calls: list[int] = []
+
+    class Judge(RewardFunction):
+        def compute_rewards(self, samples: Sequence[Sample]) -> Any:
+            calls.append(len(samples))
+            lost = RewardBatch(np.full(len(samples), np.nan), errors={0: "JudgeError: no verdict"})
+            return RewardBatch(np.ones(len(samples)), parts={"style": lost})
+
+    reward = Cached(Judge())
+    reward(texts("a", "b"))
+    reward(texts("a", "b"))
+    assert calls == [2, 1]
+
+
+def test_groups_are_known_as_wholes(path: Path | None) -> None:
+    """What a sample is compared with decides its score."""
+    seen: list[list[str]] = []
+
+    class Longest(RewardFunction):
+        scope = "group"
+        required_fields = ("response",)
+        optional_fields = ()
+
+        def compute_rewards(self, samples: Sequence[Sample]) -> Any:
+            seen.append([str(sample.response) for sample in samples])
+            longest = max(len(str(sample.response)) for sample in samples)
+            return [len(str(sample.response)) / longest for sample in samples]
+
+    reward = Cached(Longest(), path)
+
+    def group(name: str, *responses: str) -> list[Sample]:
+        return [Sample("q", response, group_id=name) for response in responses]
+
+    assert reward(group("x", "a", "bb") + group("y", "a", "cccc")).rewards.tolist() == [0.5, 1.0, 0.25, 1.0]
+    assert reward(group("z", "bb", "a")).rewards.tolist() == [1.0, 0.5]  # another order, another id
+    assert reward(group("x", "a", "bb", "a")).rewards.tolist() == [0.5, 1.0, 0.5]
+    assert reward(group("x", "a", "a", "bb")).rewards.tolist() == [0.5, 0.5, 1.0]
+    assert seen == [["a", "bb"], ["a", "cccc"], ["a", "bb", "a"]]
+    with RewardBuffer(reward, group_size=2) as buffer:
+        buffer.add(group("x", "a", "bb") + group("y", "new", "a"))
+        assert buffer.finalize(timeout=60).rewards.tolist() == [0.5, 1.0, 1.0, 1 / 3]
+    assert seen[3:] == [["new", "a"]]
+
+
+def test_a_rank_is_not_cached_but_what_it_ranks() -> None:
+    """A fold costs nothing and depends on the batch."""
+    leaf = Counted()
+    reward = Cached(GroupRank(leaf))
+    assert reward(prompt=["q"] * 2, response=["a", "bb"]).rewards.tolist() == [0.0, 1.0]
+    assert reward(prompt=["q"] * 2, response=["bb", "ccc"]).rewards.tolist() == [0.0, 1.0]
+    assert leaf.asked == ["a", "bb", "ccc"]
+
+
+def test_each_leaf_of_a_composite_is_cached() -> None:
+    """Other weights meet the same scores."""
+    one, other = Counted(), Counted(2.0, name="double")
+    first = Cached(CompositeReward([(one, 1.0), (other, 1.0)]))
+    second = CompositeReward([(first.reward.children[0], 3.0), (Scale(other, -1.0), 1.0)])
+    assert first(texts("aa")).rewards.tolist() == [6.0]
+    cached = Cached(second)
+    cached.store = first.store
+    assert cached(texts("aa")).rewards.tolist() == [2.0]
+    assert (one.asked, other.asked) == (["aa"], ["aa"])
+
+
+pixels = np.random.default_rng(0).integers(0, 256, (8, 6, 3), dtype=np.uint8)
+
+
+class Brightness(RewardFunction):
+    """The mean of the red channel."""
+
+    required_fields = ("image",)
+    optional_fields = ()
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.calls = 0
+
+    def compute_reward(self, sample: Sample) -> float:
+        self.calls += 1
+        return float(np.asarray(sample.image)[..., 0].mean())
+
+
+def test_images_are_known_by_their_pixels(tmp_path: Path, path: Path | None) -> None:
+    """However they come; a file that is overwritten is another image."""
+    file = tmp_path / "image.png"
+    Image.fromarray(pixels).save(file)
+    same: list[Any] = [
+        pixels,
+        Image.fromarray(pixels),
+        str(file),
+        file,
+        torch.from_numpy(pixels).permute(2, 0, 1),
+        Image.open(file),
+    ]
+    leaf = Brightness()
+    reward = Cached(leaf, path)
+    for image in same:
+        assert reward(image=[image]).rewards.tolist() == [pixels[..., 0].mean()]
+    assert leaf.calls == 1
+    Image.fromarray(255 - pixels).save(file)
+    assert reward(image=[file]).rewards[0] == pytest.approx(255 - pixels[..., 0].mean())
+    assert leaf.calls == 2
+
+
+def test_an_image_that_cannot_be_read_fails_as_without_a_cache(tmp_path: Path) -> None:
+    """For its own sample alone."""
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"sample 1.*image"):
+        Cached(Brightness())(image=[pixels, broken])
+    batch = MaskErrors(Cached(Brightness()))(image=[pixels, broken])
+    assert list(batch.errors) == [1]
+
+
+def helper(text: str) -> int:
+    """What a reward may use of its module."""
+    return len(text)
+
+
+LIMIT = 10
+PATTERN = re.compile("a+")
+
+
+def different_rewards() -> list[Callable[[], RewardFunction]]:
+    """Rewards that must not meet one another's scores; each made anew."""
+
+    class Short(RewardFunction):
+        limit = 5
+
+        def compute_reward(self, sample: Sample) -> float:
+            return float(len(str(sample.response)) < self.limit)
+
+    class Shorter(Short):
+        limit = 4
+
+    class Same(RewardFunction):
+        def compute_reward(self, sample: Sample) -> float:
+            return float(helper(str(sample.response)))
+
+    class Limited(RewardFunction):
+        def compute_reward(self, sample: Sample) -> float:
+            return float(LIMIT)
+
+    class Held(RewardFunction):
+        def __init__(self, inner: RewardFunction) -> None:
+            self.inner = inner
+
+        def compute_rewards(self, samples: Sequence[Sample]) -> Any:
+            return self.inner(samples)
+
+    class Revised(Short):
+        revision = "2"
+
+    def closing(over: int) -> Callable[[Sample], float]:
+        return lambda sample: float(over)
+
+    return [
+        Counted,
+        CountedAll,
+        lambda: Counted(2.0),
+        lambda: Counted(scale=2.0),
+        lambda: Counted(clip=2.0),
+        lambda: Counted(clip=(0.0, 2.0)),
+        Short,
+        Shorter,
+        Revised,
+        Same,
+        Limited,
+        lambda: Held(Counted()),
+        lambda: Held(Counted(2.0)),
+        lambda: Told("told"),
+        lambda: Told("other"),
+        lambda: FunctionReward(lambda sample: 1.0),
+        lambda: FunctionReward(lambda sample: 2.0),
+        lambda: FunctionReward(lambda sample: [1.0], call="batch"),
+        lambda: FunctionReward(closing(1)),
+        lambda: FunctionReward(closing(2)),
+        lambda: FunctionReward(functools.partial(max, 1.0)),
+        lambda: FunctionReward(functools.partial(max, 2.0)),
+        lambda: FunctionReward(lambda sample: float(bool(PATTERN.match(str(sample.response))))),
+        lambda: FunctionReward("flux_rewards.testing.characters"),
+        lambda: FunctionReward("flux_rewards.testing.example_samples"),
+    ]
+
+
+def test_different_rewards_have_different_keys() -> None:
+    """Class, code, closure, constants, parameters, options and revision; and the same one made twice has the same."""
+    first = [reward_digest(make()) for make in different_rewards()]
+    second = [reward_digest(make()) for make in different_rewards()]
+    assert len(set(first)) == len(first)
+    assert first == second
+
+
+def test_neutral_parameters_decide_nothing() -> None:
+    """Those that change how a reward runs."""
+    expected = reward_digest(Counted(2.0))
+    assert reward_digest(Counted(2.0, name="x", batch_size=4, num_workers=9, async_reward=False)) == expected
+
+
+def test_an_edit_is_another_reward(tmp_path: Path) -> None:
+    """Of the function itself, of a helper and of a constant in its module; a comment is none."""
+    source = (
+        "{comment}\nLIMIT = {limit}\ndef helper(text):\n    return {helper}\ndef score(sample):\n    return {score}\n"
+    )
+    plain = {"comment": "", "limit": 3, "helper": "len(text)", "score": "helper(sample.response) - LIMIT"}
+
+    def digest(**changes: Any) -> bytes:
+        scope: dict[str, Any] = {"__name__": "edited"}
+        exec(source.format(**{**plain, **changes}), scope)  # noqa: S102
+        return code_digest(scope["score"])
+
+    digests = [
+        digest(),
+        digest(limit=4),
+        digest(helper="len(text) + 1"),
+        digest(score="LIMIT - helper(sample.response)"),
+    ]
+    assert len(set(digests)) == 4
+    assert digest(comment="# says nothing\n\n") == digest()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"prompt": "a"}, {"prompt": "b"}),
+        ({"prompt": "a"}, {"reference": "a"}),
+        ({"prompt": "a", "response": "b"}, {"prompt": "ab", "response": ""}),
+        ({"metadata": {"x": 1}}, {"metadata": {"x": "1"}}),
+        ({"metadata": {"x": 1}}, {"metadata": {"x": 1.0}}),
+        ({"metadata": {"x": [1, 2]}}, {"metadata": {"x": [[1], 2]}}),
+        ({"metadata": {"x": True}}, {"metadata": {"x": 1}}),
+        ({"metadata": {"x": np.float32(1)}}, {"metadata": {"x": np.float64(1)}}),
+        ({"prompt": [{"role": "user", "content": "a"}]}, {"prompt": [{"role": "system", "content": "a"}]}),
+        ({"token_ids": [1, 2]}, {"token_ids": [12]}),
+        ({"image": pixels}, {"image": pixels[::-1].copy()}),
+        ({"image": pixels}, {"image": pixels.reshape(6, 8, 3)}),
+        ({"condition_images": [pixels]}, {"condition_images": [pixels, pixels]}),
+        ({"group_id": 1}, {"group_id": 2}),
+    ],
+)
+def test_different_contents_have_different_keys(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """In any field that a reward may read."""
+    leaf = CountedAll()
+    reward = Cached(leaf)
+    for content in (one, other, one, other):
+        reward([Sample(**{"response": "x", **content})])
+    assert len(leaf.asked) == 2
+
+
+def test_fields_that_are_not_read_do_not_count() -> None:
+    """By the reward's own word, or the caller's."""
+    leaf = Counted()
+    reward = Cached(leaf)
+    for step in range(3):
+        reward([Sample("p", "a", group_id=step, metadata={"step": step})])
+    assert leaf.asked == ["a"]
+    vague = CountedAll()
+    Cached(vague)([Sample(response="a", metadata={"step": step}) for step in range(3)])
+    assert len(vague.asked) == 3
+    vague.asked.clear()
+    Cached(vague, fields=["response"])([Sample(response="a", metadata={"step": step}) for step in range(3)])
+    assert len(vague.asked) == 1
+
+
+def test_what_has_no_content_is_refused() -> None:
+    """An identity means nothing tomorrow."""
+    with pytest.raises(InputError, match="reward 'CountedAll', sample 1, field 'metadata': a cache cannot tell"):
+        Cached(CountedAll())([Sample(response="a"), Sample(response="b", metadata={"what": object()})])
+
+    class Odd(RewardFunction):
+        def __init__(self, thing: object) -> None:
+            self.thing = thing
+
+        def compute_reward(self, sample: Sample) -> float:
+            return 1.0
+
+    with pytest.raises(ConfigError, match="reward 'Odd': a cache cannot tell thing="):
+        Cached(Odd(object()))(texts("a"))
+
+
+def test_known_scores_need_no_service(path: Path | None) -> None:
+    """Whatever stands around them, in any order."""
+    up = [True]
+
+    def service(sample: Sample) -> float:
+        if not up[0]:
+            raise ConnectionError("down")
+        return float(len(str(sample.response)))
+
+    leaf = FunctionReward(service, fields=["response"])
+    for reward in (CircuitBreaker(Cached(leaf, path), 1), Cached(CircuitBreaker(leaf, 1), path)):
+        up[0] = True
+        reward(texts("a", "bb"))
+        up[0] = False
+        masked = MaskErrors(reward)(texts("a", "new", "bb", "bb"))
+        np.testing.assert_array_equal(masked.rewards, [1.0, np.nan, 2.0, 2.0])
+
+
+def test_a_lost_file_costs_time_and_not_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is told, and all is computed."""
+    file = tmp_path / "scores.sqlite"
+    leaf = Counted()
+    reward = Cached(leaf, file)
+    reward(texts(*(f"{number}" * 50 for number in range(200))))
+    reward.close()
+    damaged = bytearray(file.read_bytes())
+    damaged[4096:] = b"\xff" * (len(damaged) - 4096)
+    file.write_bytes(damaged)
+    assert reward(texts("a", "bb")).rewards.tolist() == [1.0, 2.0]
+    assert "cannot be" in caplog.text
+    with pytest.raises(ConfigError, match=f"{tmp_path} cannot be opened"):
+        Cached(leaf, tmp_path)(texts("a"))
+
+
+def test_many_threads_share_a_file(tmp_path: Path) -> None:
+    """Through objects of their own and through one."""
+    file = tmp_path / "scores.sqlite"
+    shared = Cached(Counted(num_workers=8), file)
+    wrong: list[Any] = []
+
+    def work(seed: int) -> None:
+        generator = np.random.default_rng(seed)
+        mine = Cached(Counted(num_workers=2), file)
+        for _ in range(15):
+            samples = texts(*("x" * int(length) for length in generator.integers(0, 300, 20)))
+            for reward in (mine, shared):
+                got = reward(samples).rewards.tolist()
+                if got != [float(len(str(sample.response))) for sample in samples]:
+                    wrong.append(got)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+        assert not thread.is_alive()
+    assert wrong == []
+
+
+WRITER = """
+import hashlib, itertools, sys
+from flux_rewards import Cached, RewardFunction, Sample
+
+class Hash(RewardFunction):
+    required_fields = ("response",)
+    optional_fields = ()
+    num_workers = 2
+    def compute_reward(self, sample):
+        return float(int(hashlib.sha256(sample.response.encode()).hexdigest()[:12], 16))
+
+reward = Cached(Hash(), sys.argv[1])
+if len(sys.argv) > 2:
+    samples = [Sample(response=str(number)) for number in range(int(sys.argv[2]))]
+    batch = reward(samples)
+    right = [Hash().compute_reward(sample) for sample in samples]
+    print(batch.rewards.tolist() == right, batch.stats["Hash"].cache_hits)
+else:
+    for start in itertools.count(0, 20):
+        reward([Sample(response=str(number)) for number in range(start, start + 20)])
+        print(start + 20, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_process_leaves_no_wrong_score(tmp_path: Path) -> None:
+    """Killed at random while it writes: what it said was scored is there, and right."""
+    script, file = tmp_path / "writer.py", tmp_path / "scores.sqlite"
+    script.write_text(WRITER)
+    generator = np.random.default_rng(0)
+    told_of = 0
+    for _ in range(6):
+        writer = subprocess.Popen([sys.executable, str(script), str(file)], stdout=subprocess.PIPE, text=True)
+        assert writer.stdout is not None
+        with writer.stdout as lines:
+            first = lines.readline()
+            time.sleep(float(generator.random() * 0.2))
+            os.kill(writer.pid, signal.SIGKILL)
+            told_of = max([told_of, int(first), *(int(line) for line in lines if line.endswith("\n"))])
+        writer.wait()
+    done = subprocess.run(
+        [sys.executable, str(script), str(file), str(told_of + 100)], capture_output=True, text=True, check=True
+    )
+    right, hits = done.stdout.split()
+    assert right == "True"
+    assert told_of <= int(hits) <= told_of + 100
+
+
+def test_clear_forgets(path: Path | None) -> None:
+    """And says how much."""
+    leaf = Counted()
+    reward = Cached(leaf, path)
+    reward(texts("a", "bb"))
+    assert reward.clear() == 2
+    reward(texts("a"))
+    reward.close()
+    reward(texts("a"))
+    assert leaf.asked == ["a", "bb", "a"]
+
+
+@pytest.mark.parametrize("arguments", [{"path": 3}, {"max_bytes": 0}, {"fields": ["respones"]}, {"fields": "response"}])
+def test_wrong_arguments_are_refused(arguments: dict[str, Any]) -> None:
+    """By name."""
+    with pytest.raises(ConfigError, match=r"path|max_bytes|respones|fields"):
+        Cached(Counted(), **arguments)
+
+
+def test_group_scores_agree_with_the_plain_ones(path: Path | None) -> None:
+    """A group-scoped author behind a cache, cold and warm."""
+    samples = [Sample(f"q{row % 3}", "x" * row) for row in range(12)]
+    expected = GroupMean()(samples)
+    reward = Cached(GroupMean(), path)
+    for _ in range(2):
+        batch = reward(samples)
+        np.testing.assert_array_equal(batch.rewards, expected.rewards)
+        assert list(batch.metadata) == list(expected.metadata)
+    assert batch.stats["GroupMean"].cache_hits == 12
