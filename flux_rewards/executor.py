@@ -24,6 +24,7 @@ from concurrent.futures import wait as wait_for_futures
 from typing import TYPE_CHECKING, Any
 
 from flux_rewards.chunks import Run
+from flux_rewards.contract import locate
 from flux_rewards.elsewhere import packed, score_elsewhere, shares_memory
 from flux_rewards.errors import ConfigError, ContractError, brief
 from flux_rewards.job import Job, Task
@@ -257,7 +258,8 @@ class Executor:
                 if future.cancelled():
                     job.end(ContractError("the pool was shut down before the call ended"))
                 elif (error := future.exception()) is not None:
-                    job.end(error)
+                    name = task.leaf.reward.name
+                    job.end(locate(error, reward=name, index=None) if isinstance(error, Exception) else error)
                 else:
                     scored, stats = future.result()
                     stats.queue_seconds += waited
