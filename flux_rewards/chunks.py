@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
@@ -32,7 +31,7 @@ class Run:
         in_line: Whether a call waits for a lane: those of the chunk are held by calls that are over their time.
     """
 
-    stopped: Stop = field(default_factory=Stop)
+    stopped: Stop
     claim: Claim | None = None
     stats: RewardStats = field(default_factory=RewardStats)
     in_line: bool = False
@@ -111,20 +110,22 @@ Proceed = Callable[[Chunk], Scored]
 def compute(chunk: Chunk) -> Scored:
     """Run the reward's own code, innermost of all."""
     run, reward = chunk.run, chunk.reward
-    with contextlib.ExitStack() as stack:
-        if run.claim is not None:
-            run.in_line = True
-            try:
-                stack.enter_context(run.claim.call(run.stopped.is_set))
-                run.in_line = False
-            except TimeoutError as error:
-                return chunk.failure(error)
-        outer = this_thread.busy
-        this_thread.busy = (*outer, id(reward))
-        started = time.perf_counter()
+    lane = None
+    if run.claim is not None:
+        run.in_line = True
         try:
-            return reward.score_chunk(chunk.samples, chunk.positions, stop_at_failure=chunk.stop_at_failure)
-        finally:
-            this_thread.busy = outer
-            run.stats.calls += 1
-            run.stats.seconds += time.perf_counter() - started
+            lane = run.claim.call(run.stopped.is_set)
+        except TimeoutError as error:
+            return chunk.failure(error)
+        run.in_line = False
+    outer = this_thread.busy
+    this_thread.busy = (*outer, id(reward))
+    started = time.perf_counter()
+    try:
+        return reward.score_chunk(chunk.samples, chunk.positions, stop_at_failure=chunk.stop_at_failure)
+    finally:
+        run.stats.calls += 1
+        run.stats.seconds += time.perf_counter() - started
+        this_thread.busy = outer
+        if lane is not None:
+            lane.unshare()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from flux_rewards.chunks import Chunk, Run
 from flux_rewards.errors import ConfigError
 from flux_rewards.lanes import Claim, lanes_of
-from flux_rewards.threads import this_thread
+from flux_rewards.threads import Stop, this_thread
 from flux_rewards.tree import Leaf
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def score_elsewhere(
     """Score a chunk in this process; its rewards are kept, with their weights, for the next one."""
     _end_with_parent()
     leaf = _unpacked(pickled)
-    run = Run()
+    run = Run(Stop())
     this_thread.in_pool = True
     lanes, limit = lanes_of(leaf.reward), leaf.reward.num_workers
     run.claim = Claim(lanes.wait(limit, leaf.patience), lanes, limit, leaf.patience)

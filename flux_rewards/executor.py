@@ -10,14 +10,13 @@ nothing else.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import functools
 import os
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor as FuturesExecutor
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for_futures
@@ -129,9 +128,9 @@ class Executor:
         for task in _in_turn(tasks):
             self._send(job, task, pool, payloads[id(task.leaf)])
 
-    def run_here(self, job: Job, task: Task) -> list[Task]:
+    def run_here(self, job: Job, task: Task) -> Sequence[Task]:
         """Run a task in the calling thread, and return those that follow from it."""
-        leaf, run, queued = task.leaf, Run(), time.perf_counter()
+        leaf, run, queued = task.leaf, Run(job.stopped), time.perf_counter()
         # A reward that calls itself from its own compute holds its lane already.
         if task.units is None and id(leaf.reward) not in this_thread.busy and not job.finished.done():
             at_most = None if job.deadline is None else job.deadline - time.monotonic()
@@ -140,7 +139,7 @@ class Executor:
             except TimeoutError as error:
                 if not job.late():
                     job.record(task, job.chunk(task, run).failure(error), run.stats)
-                return []
+                return ()
             run.claim = _claim(leaf, lane)
             run.stats.queue_seconds = time.perf_counter() - queued
         try:
@@ -199,19 +198,21 @@ class Executor:
         lanes, queued = lanes_of(task.leaf.reward), time.perf_counter()
 
         def work() -> None:
-            run = Run()
+            run = Run(job.stopped)
             if task.units is None:
                 lane = self._lane(job, task, run, submit)
                 if lane is None:
                     return  # this worker is free for others meanwhile
                 run.claim = _claim(task.leaf, lane)
             run.stats.queue_seconds = time.perf_counter() - queued
-            with _as_worker(), beside(marks):
-                try:
+            before, this_thread.in_pool = this_thread.in_pool, True
+            try:
+                with beside(marks):
                     more = job.run(task, run)
-                finally:
-                    if run.claim is not None:
-                        run.claim.leave()
+            finally:
+                this_thread.in_pool = before
+                if run.claim is not None:
+                    run.claim.leave()
             for then in more:
                 self._enqueue(job, then, pool, marks)
 
@@ -240,7 +241,7 @@ class Executor:
         queued = time.perf_counter()
 
         def submit() -> bool:
-            run = Run()
+            run = Run(job.stopped)
             lane = self._lane(job, task, run, submit)
             if lane is None:
                 return True
@@ -303,15 +304,6 @@ def _in_turn(tasks: Sequence[Task]) -> list[Task]:
             if not waiting:
                 del by_leaf[leaf]
     return ordered
-
-
-@contextlib.contextmanager
-def _as_worker() -> Iterator[None]:
-    before, this_thread.in_pool = this_thread.in_pool, True
-    try:
-        yield
-    finally:
-        this_thread.in_pool = before
 
 
 @functools.cache

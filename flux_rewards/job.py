@@ -126,9 +126,9 @@ class Job:
         except InputError as error:
             error.reward = self._by_group[0].reward.name if self._by_group else None
             raise
-        counts = {key: len(members) for key, members in self._groups.items() if key in keys}
+        counts: dict[Hashable, int] = {}
         for index, key in enumerate(keys):
-            counts[key] = counts.get(key, 0) + 1
+            counts[key] = 1 + (counts[key] if key in counts else len(self._groups.get(key, ())))
             if key in self._complete or (self._group_size is not None and counts[key] > self._group_size):
                 raise InputError(
                     f"{_label(key)} was complete with {counts[key] - 1} samples, and here is one more; where several "
@@ -171,12 +171,11 @@ class Job:
 
     # What is done
 
-    def run(self, task: Task, run: Run | None = None) -> list[Task]:
+    def run(self, task: Task, run: Run | None = None) -> Sequence[Task]:
         """Run one task in this thread, and return those that follow from it."""
         if self.finished.done() or self.late():  # failed, cancelled or over its time: start nothing more
-            return []
-        run = run or Run()
-        run.stopped = self.stopped
+            return ()
+        run = run or Run(self.stopped)
         try:
             if task.units is not None:
                 return self._look_up(task, run)
@@ -190,12 +189,13 @@ class Job:
                 raise
         else:
             self.record(task, scored, run.stats)
-        return []
+        return ()
 
     def chunk(self, task: Task, run: Run) -> Chunk:
         """The samples of a task, on their way."""
         leaf, positions = task.leaf, task.positions
-        whole = not self._open and positions == list(range(len(self.samples)))  # a copy would be the same
+        count = len(self.samples)
+        whole = not self._open and len(positions) == count and positions == list(range(count))  # no need of a copy
         return Chunk(
             leaf.reward,
             self.samples if whole else [self.samples[position] for position in positions],

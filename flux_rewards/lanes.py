@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import CancelledError
 
 __all__ = ["Claim", "Lane", "Lanes", "lanes_of"]
@@ -24,7 +23,7 @@ class Lanes:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()  # of its lanes, too
         self._in_flight = 0
         self._abandoned = 0
         self._stuck_since: float | None = None
@@ -39,7 +38,7 @@ class Lanes:
         Raises:
             TimeoutError: All lanes are held by abandoned calls, and patience has run out.
         """
-        with self._lock:
+        with self.lock:
             if self._in_flight < limit:
                 self._in_flight += 1
                 return Lane(self)
@@ -58,7 +57,7 @@ class Lanes:
         latest = None if at_most is None else time.monotonic() + at_most
         try:
             while True:
-                with self._lock:
+                with self.lock:
                     if self._in_flight < limit:
                         self._in_flight += 1
                         return Lane(self)
@@ -69,12 +68,12 @@ class Lanes:
                         break
                     self._blocked.append(woken)
                 woken.wait(None if until is None else until - time.monotonic())
-                with self._lock:
+                with self.lock:
                     if not woken.is_set():
                         self._blocked.remove(woken)
                 woken.clear()
         except BaseException:  # an interrupt must not take a turn along
-            with self._lock:
+            with self.lock:
                 if woken in self._blocked:
                     self._blocked.remove(woken)
             if woken.is_set():
@@ -87,16 +86,18 @@ class Lanes:
 
     def free(self, *, abandoned: bool = False) -> None:
         """A call has ended."""
-        with self._lock:
+        with self.lock:
             self._in_flight -= 1
             if abandoned:
                 self._abandoned -= 1
                 self._stuck_since = None
+            if not (self._blocked or self._queued):
+                return
         self.wake()
 
     def abandon(self) -> None:
         """A call goes on without its caller; those who wait must learn that it may take for ever."""
-        with self._lock:
+        with self.lock:
             self._abandoned += 1
             if self._abandoned >= self._in_flight:
                 self._stuck_since = time.monotonic()
@@ -109,11 +110,11 @@ class Lanes:
 
     def wake(self) -> None:
         """Wake those that have waited longest for a lane."""
-        with self._lock:
+        with self.lock:
             if self._blocked:
                 self._blocked.popleft().set()
         while True:
-            with self._lock:
+            with self.lock:
                 if not self._queued:
                     return
                 retry = self._queued.popleft()
@@ -126,31 +127,28 @@ class Lane:
 
     def __init__(self, lanes: Lanes) -> None:
         self._lanes = lanes
-        self._lock = threading.Lock()
         self._owned = True
         self._calls = 0
 
-    @property
-    def is_shared(self) -> bool:
-        """Whether a call runs in it."""
-        return self._calls > 0
-
-    def share(self) -> None:
-        """A call begins."""
-        with self._lock:
-            self._calls += 1
+    def share(self) -> bool:
+        """A call begins; False where an earlier one still runs, so that this one must look for another lane."""
+        with self._lanes.lock:
+            if self._calls:
+                return False
+            self._calls = 1
+            return True
 
     def unshare(self) -> None:
-        """A call has ended, in time or not."""
-        with self._lock:
-            self._calls -= 1
-            last = self._calls == 0 and not self._owned
-        if last:
+        """The call has ended, in time or not."""
+        with self._lanes.lock:
+            self._calls = 0
+            abandoned = not self._owned
+        if abandoned:
             self._lanes.free(abandoned=True)
 
     def leave(self) -> None:
         """The owner has what it wanted, or has given up."""
-        with self._lock:
+        with self._lanes.lock:
             self._owned = False
             running = self._calls > 0
         if running:
@@ -193,29 +191,13 @@ class Claim:
         self._lock = threading.Lock()
         self._left = False
 
-    @contextlib.contextmanager
-    def call(self, given_up: Callable[[], bool]) -> Iterator[None]:
-        """Run one call in the lane.
+    def call(self, given_up: Callable[[], bool]) -> Lane | None:
+        """Begin a call, and return the lane to `unshare` when it ends; None where none is needed.
 
         Raises:
             CancelledError: The call's caller has given up before it began.
             TimeoutError: All lanes are held by calls that are over their time.
         """
-        lane = self._taken(given_up)
-        try:
-            yield
-        finally:
-            if lane is not None:
-                lane.unshare()
-
-    def leave(self) -> None:
-        """The chunk is done; what still runs keeps the lane that it is in."""
-        with self._lock:
-            lane, self._lane, self._left = self._lane, None, True
-        if lane is not None:
-            lane.leave()
-
-    def _taken(self, given_up: Callable[[], bool]) -> Lane | None:
         while True:
             with self._lock:
                 if given_up():
@@ -223,8 +205,7 @@ class Claim:
                 if not self._needs_lane:
                     return None
                 lane = self._lane
-                if lane is not None and not lane.is_shared:
-                    lane.share()
+                if lane is not None and lane.share():
                     return lane
                 self._lane = None
             if lane is not None:
@@ -237,3 +218,10 @@ class Claim:
             if not wanted:
                 other.leave()
                 raise CancelledError
+
+    def leave(self) -> None:
+        """The chunk is done; what still runs keeps the lane that it is in."""
+        with self._lock:
+            lane, self._lane, self._left = self._lane, None, True
+        if lane is not None:
+            lane.leave()

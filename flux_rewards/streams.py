@@ -6,6 +6,7 @@ import contextlib
 import sys
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from flux_rewards.data import MEDIA_FIELDS, Sample
@@ -37,12 +38,16 @@ def produced(samples: Iterable[Sample]) -> Produced:
     return {device: torch.cuda.current_stream(device).record_event() for device in sorted(devices)}
 
 
-@contextlib.contextmanager
-def beside(marks: Produced) -> Iterator[None]:
+def beside(marks: Produced) -> AbstractContextManager[None]:
     """Run on the scoring streams, behind the marks; when it ends, nothing of it is left on the devices."""
-    if not marks:
-        yield
-        return
+    return _beside(marks) if marks else _NOWHERE
+
+
+_NOWHERE: AbstractContextManager[None] = contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _beside(marks: Produced) -> Iterator[None]:
     import torch  # noqa: PLC0415  # loaded already, or there were no marks
 
     streams = {device: _stream_of(device) for device in marks}
