@@ -33,13 +33,13 @@ def shares_memory(pool: FuturesExecutor) -> bool:
 
 
 def packed(leaf: Leaf) -> bytes:
-    """A leaf and its wrappers, to send.
+    """A leaf and its wrappers, to send; those that remember stay here.
 
     Raises:
         ConfigError: It does not pickle.
     """
     try:
-        return pickle.dumps((leaf.reward, leaf.wrappers))
+        return pickle.dumps((leaf.reward, [wrapper for wrapper in leaf.wrappers if not wrapper.remembers]))
     except Exception as error:
         raise ConfigError(
             f"cannot be sent to another process ({type(error).__name__}: {error}); define its class and functions at "

@@ -17,6 +17,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
 from concurrent.futures import Executor as FuturesExecutor
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for_futures
@@ -256,15 +257,16 @@ class Executor:
 
             def arrived(future: Future[Any]) -> None:
                 lane.leave()
-                if future.cancelled():
-                    job.end(ContractError("the pool was shut down before the call ended"))
-                elif (error := future.exception()) is not None:
-                    name = task.leaf.reward.name
-                    job.end(locate(error, reward=name, index=None) if isinstance(error, Exception) else error)
-                else:
+                try:
                     scored, stats = future.result()
                     stats.queue_seconds += waited
+                    for memory in task.leaf.memories:
+                        memory.remember(chunk, scored)
                     job.record(task, scored, stats)
+                except CancelledError:
+                    job.end(ContractError("the pool was shut down before the call ended"))
+                except Exception as error:  # noqa: BLE001  # a callback's own are lost
+                    job.end(locate(error, reward=task.leaf.reward.name, index=None))
 
             if not self._submitted(job, pool, call, arrived):
                 lane.leave()

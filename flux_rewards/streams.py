@@ -14,7 +14,7 @@ from flux_rewards.data import MEDIA_FIELDS, Sample
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Produced", "beside", "produced"]
+__all__ = ["Produced", "adopted", "beside", "produced"]
 
 Produced = dict[int, "torch.cuda.Event"]
 """By device: when the producer's work so far is done there."""
@@ -64,6 +64,14 @@ def _beside(marks: Produced) -> Iterator[None]:
             for device, stream in streams.items():
                 with torch.cuda.device(device):
                     stream.record_event().synchronize()
+
+
+def adopted() -> AbstractContextManager[None]:
+    """The calling thread's device and stream, for a helper thread to enter in its place."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return _NOWHERE
+    return torch.cuda.stream(torch.cuda.current_stream())  # type: ignore[no-any-return]  # enters its device, too
 
 
 def _stream_of(device: int) -> torch.cuda.Stream:

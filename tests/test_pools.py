@@ -122,6 +122,19 @@ def test_a_process_keeps_its_rewards(processes: concurrent.futures.ProcessPoolEx
     assert float(os.getpid()) not in where.rewards
 
 
+def test_a_cache_keeps_what_processes_compute(
+    processes: concurrent.futures.ProcessPoolExecutor, tmp_path: Path
+) -> None:
+    """In memory and in a file alike."""
+    for path in (None, tmp_path / "scores.sqlite"):
+        reward = Cached(Characters(batch_size=4), path)
+        with Executor(pool=processes) as executor:
+            for hits in (0, 40):
+                batch = executor.submit(reward, SAMPLES).result(timeout=120)
+                assert batch.rewards.tolist() == list(range(40))
+                assert batch.stats["Characters"].cache_hits == hits
+
+
 def test_a_failure_in_a_process_has_index_and_name(processes: concurrent.futures.ProcessPoolExecutor) -> None:
     """And masks and counters work as elsewhere."""
     values: list[Any] = [1.0] * 9

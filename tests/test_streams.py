@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from flux_rewards import Executor, RewardBuffer, RewardFunction, Sample
+from flux_rewards import Executor, RewardBuffer, RewardFunction, Sample, Timeout
 from flux_rewards.streams import beside, produced
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -81,3 +81,15 @@ def test_the_callers_stream_and_device_stay_as_they_are() -> None:
     assert result.item() == 1000
     assert torch.cuda.current_stream() == stream
     assert torch.cuda.current_device() == device
+
+
+@needs_gpu
+def test_a_limited_call_runs_on_its_callers_stream() -> None:
+    """Its own thread must see what the caller has begun."""
+    reward, stream = Mean(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    with torch.cuda.stream(stream):
+        image = torch.zeros(3, 16, 16, device="cuda")
+        occupy(50_000_000)
+        image.fill_(0.5)
+        assert Timeout(reward, 60.0)([Sample(image=image)]).rewards.tolist() == [0.5]
+    assert reward.streams == {stream.cuda_stream}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -89,7 +88,6 @@ class Cached(CallWrapper):
         self.store: Store = (
             MemoryStore(self.max_bytes or MEMORY_BYTES) if path is None else SQLiteStore(path, self.max_bytes)
         )
-        self._lock = threading.Lock()
         self._digests: dict[int, bytes] = {}
 
     def recall(self, chunk: Chunk, units: Sequence[Sequence[int]]) -> Recalled:
@@ -116,18 +114,13 @@ class Cached(CallWrapper):
 
     def around(self, chunk: Chunk, proceed: Proceed) -> Scored:
         """Compute, and keep."""
-        notes = chunk.notes.get(id(self), {})
         gathered: dict[bytes, bytes] = {}
         written = time.monotonic()
 
         def keep(call: Chunk) -> Scored:
             nonlocal written
             scored = proceed(call)
-            keys = [notes.get(position) for position in call.positions]
-            if call.reward.scope == "group" and scored.causes:
-                return scored  # what a group lacks may decide the rest of it
-            packed = packed_rows(scored.batch, self.name, call.positions)
-            gathered.update({key: value for key, value in zip(keys, packed, strict=True) if key and value})
+            gathered.update(self._packed(call, scored))
             if time.monotonic() - written >= WRITE_SECONDS:
                 self._write(gathered)
                 written = time.monotonic()
@@ -137,6 +130,10 @@ class Cached(CallWrapper):
             return chunk.each_call(keep)
         finally:
             self._write(gathered)
+
+    def remember(self, chunk: Chunk, scored: Scored) -> None:
+        """Keep what was computed elsewhere."""
+        self._write(self._packed(chunk, scored))
 
     def clear(self) -> int:
         """Forget every score that the file, or this object, holds; returns how many."""
@@ -148,16 +145,22 @@ class Cached(CallWrapper):
 
     def _keys(self, chunk: Chunk, units: Sequence[Sequence[int]]) -> list[list[bytes] | None]:
         reward = chunk.reward
-        with self._lock:
-            if id(reward) not in self._digests:
-                self._digests[id(reward)] = reward_digest(reward)
-            digest = self._digests[id(reward)]
+        digest = self._digests.get(id(reward)) or self._digests.setdefault(id(reward), reward_digest(reward))
         keys = keys_of_units(digest, fields_read(reward, self.fields), chunk, units)
         notes = chunk.notes.setdefault(id(self), {})
         for unit, unit_keys in zip(units, keys, strict=True):
             if unit_keys is not None:
                 notes.update((chunk.positions[row], key) for row, key in zip(unit, unit_keys, strict=True))
         return keys
+
+    def _packed(self, chunk: Chunk, scored: Scored) -> dict[bytes, bytes]:
+        """What is worth keeping, by its key."""
+        if chunk.reward.scope == "group" and scored.causes:
+            return {}  # what a group lacks may decide the rest of it
+        notes = chunk.notes.get(id(self), {})
+        keys = [notes.get(position) for position in chunk.positions]
+        packed = packed_rows(scored.batch, self.name, chunk.positions)
+        return {key: value for key, value in zip(keys, packed, strict=True) if key and value}
 
     def _write(self, gathered: dict[bytes, bytes]) -> None:
         try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from flux_rewards.chunks import Run
 from flux_rewards.stats import RewardStats
+from flux_rewards.streams import adopted
 from flux_rewards.threads import Stop, start_helper
 from flux_rewards.validation import number
 from flux_rewards.wrappers.wrapper import CallWrapper
@@ -68,9 +69,12 @@ class Timeout(CallWrapper):
         own = replace(chunk, run=Run(given_up, run.claim))
         outcome: list[Scored | BaseException] = []
 
+        streams = adopted()
+
         def work() -> None:
             try:
-                outcome.append(proceed(own))
+                with streams:
+                    outcome.append(proceed(own))
             except BaseException as error:  # noqa: BLE001  # raised again in the caller's thread
                 outcome.append(error)
             finally:

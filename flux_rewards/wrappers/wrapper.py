@@ -45,7 +45,8 @@ class CallWrapper(Wrapper, abstract=True):
 
     Attributes:
         patience: Seconds to wait for a lane where all are held by calls that are over their time; None: for ever.
-        remembers: Whether `recall` may know scores, so that no call is needed.
+        remembers: Whether `recall` may know scores, so that no call is needed; `remember` is told of those that a call
+            in another process has given, where the wrapper itself is not sent.
     """
 
     wraps_calls = True
@@ -72,3 +73,7 @@ class CallWrapper(Wrapper, abstract=True):
             units: Rows of it that are known together or not at all: single ones, or whole groups.
         """
         raise ContractError("must override recall(self, chunk, units)", reward=self.name)
+
+    def remember(self, chunk: Chunk, scored: Scored) -> None:  # noqa: ARG002
+        """What was computed where `around` was not."""
+        raise ContractError("must override remember(self, chunk, scored)", reward=self.name)
