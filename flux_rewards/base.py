@@ -89,7 +89,9 @@ class RewardFunction(Parametrised):
     higher_is_better: bool = True
 
     revision: ClassVar[str] = ""
-    """What else decides a score, and changes without the code or the parameters: say, the version of a data file."""
+    """The version of the class, for caches: where it is given they go by it, else by the code of the class."""
+    decided_by: Sequence[Any] = ()
+    """What decides a score beside class and parameters, such as the content of a file: caches go by it, too."""
     neutral_parameters: ClassVar[Sequence[str]] = ("name", "batch_size", "num_workers", "async_reward")
     """Parameters that decide no score: a cache does not tell rewards apart by them."""
 
@@ -120,6 +122,8 @@ class RewardFunction(Parametrised):
                     f"{cls.__name__}.{method} is a coroutine function; write a plain one, and set num_workers for "
                     "several calls in flight"
                 )
+        if own and "optional_fields" not in vars(cls):
+            cls.optional_fields = None  # a parent's word says nothing about what this code reads
         if len(own) == 2:
             raise ContractError(
                 f"{cls.__name__} overrides both compute_reward and compute_rewards; keep one, or two truths may differ"

@@ -124,7 +124,7 @@ class RewardBuffer:
         until = None if timeout is None else time.monotonic() + timeout
         with self._lock:
             step = self._step
-            if not step.closed:
+            if not (step.closed or step.job.finished.done()):  # a failure says more than what is missing
                 self._start(step.job.close())
                 step.closed = True
         try:

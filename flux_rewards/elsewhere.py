@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import pickle
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import Executor as FuturesExecutor
 from typing import TYPE_CHECKING
@@ -77,9 +78,12 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is None:
         return
+    born_of = os.getppid()
 
     def watch() -> None:
-        parent.join()
+        # Where workers are forked, one holds the other's pipe to the parent: that alone tells nothing.
+        while parent.is_alive() and os.getppid() == born_of:
+            time.sleep(1.0)
         os._exit(1)
 
     threading.Thread(target=watch, name="flux-rewards-parent", daemon=True).start()

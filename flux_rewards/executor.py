@@ -10,6 +10,7 @@ nothing else.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import os
 import threading
@@ -17,9 +18,8 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from concurrent.futures import Executor as FuturesExecutor
-from concurrent.futures import Future
 from concurrent.futures import wait as wait_for_futures
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ from flux_rewards.job import Job, Task
 from flux_rewards.lanes import Claim, Lane, lanes_of
 from flux_rewards.pending import Pending
 from flux_rewards.streams import Produced, beside, produced
-from flux_rewards.threads import WorkerPool, this_thread
+from flux_rewards.threads import WorkerPool, start_helper, this_thread
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -200,13 +200,14 @@ class Executor:
 
         def work() -> None:
             run = Run(job.stopped)
+            before = this_thread.in_pool
             if task.units is None:
                 lane = self._lane(job, task, run, submit)
                 if lane is None:
                     return  # this worker is free for others meanwhile
                 run.claim = _claim(task.leaf, lane)
             run.stats.queue_seconds = time.perf_counter() - queued
-            before, this_thread.in_pool = this_thread.in_pool, True
+            this_thread.in_pool = True
             try:
                 with beside(marks):
                     more = job.run(task, run)
@@ -223,9 +224,9 @@ class Executor:
         def ended(future: Future[Any]) -> None:
             if future.cancelled():
                 job.end(ContractError("the pool was shut down before the call ended"))
-                lanes.wake()  # it may have had its turn
+                _unlocked(lanes.wake)  # it may have had its turn
             elif (error := future.exception()) is not None:
-                job.end(error)
+                job.end(_located(error, task))
 
         submit()
 
@@ -256,7 +257,10 @@ class Executor:
             )
 
             def arrived(future: Future[Any]) -> None:
-                lane.leave()
+                if future.cancelled() or future.exception() is not None:
+                    _unlocked(lane.leave)
+                else:
+                    lane.leave()
                 try:
                     scored, stats = future.result()
                     stats.queue_seconds += waited
@@ -265,14 +269,24 @@ class Executor:
                     job.record(task, scored, stats)
                 except CancelledError:
                     job.end(ContractError("the pool was shut down before the call ended"))
-                except Exception as error:  # noqa: BLE001  # a callback's own are lost
-                    job.end(locate(error, reward=task.leaf.reward.name, index=None))
+                except BaseException as error:  # noqa: BLE001  # a callback's own are lost
+                    job.end(_located(error, task))
 
             if not self._submitted(job, pool, call, arrived):
                 lane.leave()
             return True
 
         submit()
+
+
+def _located(error: BaseException, task: Task) -> BaseException:
+    return locate(error, reward=task.leaf.reward.name, index=None) if isinstance(error, Exception) else error
+
+
+def _unlocked(wake: Callable[[], None]) -> None:
+    """Wake whoever waits for a lane, from a pool that is ending: it may hold the lock that they need to submit."""
+    with contextlib.suppress(RuntimeError):  # the interpreter ends
+        start_helper(wake, "flux-rewards-wake")
 
 
 def _job(reward: Node, timeout: float | None) -> Job:

@@ -18,7 +18,11 @@ __all__ = ["fingerprint", "same"]
 
 
 def fingerprint(
-    value: Any, memo: dict[int, bytes] | None = None, unknown: Callable[[Any], bytes] | None = None
+    value: Any,
+    memo: dict[int, bytes] | None = None,
+    unknown: Callable[[Any], bytes] | None = None,
+    *,
+    dataclasses_by_fields: bool = True,
 ) -> bytes:
     """Digest the content of a value, 32 bytes.
 
@@ -30,6 +34,7 @@ def fingerprint(
         memo: Digests by ``id`` of media already seen in this call, so that an image shared by a whole
             group is read once. The caller keeps those objects alive meanwhile.
         unknown: Digests what is told apart by identity otherwise.
+        dataclasses_by_fields: False leaves dataclasses to `unknown`: what they do may count, too.
 
     Examples:
         >>> fingerprint([1, "a"]) == fingerprint([1, "a"]), fingerprint("1") == fingerprint(1)
@@ -44,8 +49,8 @@ def fingerprint(
     digest = hashlib.sha256(type(value).__name__.encode() if pixels is None else b"")
     if plain is not None:
         digest.update(plain)
-    elif (items := _items(value)) is not None:
-        digests = [fingerprint(item, memo, unknown) for item in items]
+    elif (items := _items(value, dataclasses_by_fields=dataclasses_by_fields)) is not None:
+        digests = [fingerprint(item, memo, unknown, dataclasses_by_fields=dataclasses_by_fields) for item in items]
         if isinstance(value, (Mapping, set, frozenset)):
             digests.sort()  # these have no order
         for item_digest in digests:
@@ -61,13 +66,13 @@ def fingerprint(
     return digest.digest()
 
 
-def _items(value: Any) -> Iterable[Any] | None:
+def _items(value: Any, *, dataclasses_by_fields: bool) -> Iterable[Any] | None:
     """What a value is made of, or None where it is of one piece."""
     if isinstance(value, Mapping):
         return value.items()
     if isinstance(value, (list, tuple, set, frozenset)):
         return value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if dataclasses_by_fields and dataclasses.is_dataclass(value) and not isinstance(value, type):
         return [getattr(value, field.name) for field in dataclasses.fields(value)]
     return None
 

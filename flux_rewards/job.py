@@ -93,6 +93,8 @@ class Job:
     def close_group(self, member: Sample) -> list[Task]:
         """No more samples of this one's group will come."""
         (key,) = known_group_keys([member])
+        if not self._has_groups:
+            return []
         if key not in self._groups:
             raise InputError(f"no sample of {_label(key)} has been added", field="group_id")
         return self._counted(self._group_tasks([key]))

@@ -15,7 +15,7 @@ PACKAGE = Path(flux_rewards.__file__).parent
 FLOORS: list[list[str]] = [
     ["errors"],
     ["fingerprint", "callables", "validation", "lanes", "naming", "stats", "transience", "threads", "store"],
-    ["data", "parameters", "code_digest"],
+    ["data", "parameters", "meaning"],
     ["grouping"],
     ["media", "contract", "streams"],
     ["chunks"],

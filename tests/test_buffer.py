@@ -260,6 +260,23 @@ def test_clear_drops_the_step() -> None:
     assert scored == ["a", "d"]
 
 
+def test_a_group_may_be_closed_where_nothing_looks_at_groups() -> None:
+    """The loop that adds need not know what the rewards are."""
+    with RewardBuffer(GroupRank(Characters())) as buffer:
+        buffer.add([Sample("a", "x"), Sample("a", "xx")])
+        buffer.close_group(Sample("a"))
+        assert buffer.finalize(timeout=60).rewards.tolist() == [0.0, 1.0]
+
+
+def test_a_failure_says_more_than_an_incomplete_group() -> None:
+    """The step is lost anyway: adding the rest would not help."""
+    with RewardBuffer(Told(batch_size=1), group_size=2) as buffer:
+        buffer.add([Sample("a", group_id=1, metadata=sample.metadata) for sample in told(ValueError("bad"))])
+        wait_for(buffer._step.job.finished.done)
+        with pytest.raises(ComputeError, match="bad"):
+            buffer.finalize(timeout=60)
+
+
 def test_an_empty_step_has_no_rewards() -> None:
     """As an empty batch has none."""
     with RewardBuffer(CompositeReward([(Characters(), 1.0), (GroupMean(), 1.0)]), group_size=4) as buffer:

@@ -202,6 +202,39 @@ def test_a_pool_that_is_shut_down_mid_flight(cancel: bool) -> None:
     assert queued(SAMPLES[:2]).rewards.tolist() == [0.0, 1.0]
 
 
+@pytest.mark.parametrize("kind", [concurrent.futures.ThreadPoolExecutor, WorkerPool])
+def test_a_shutdown_that_cancels_does_not_wait_for_itself(kind: type[concurrent.futures.Executor]) -> None:
+    """It cancels with its lock held: whoever that wakes must not submit from there."""
+    begun, release = threading.Event(), threading.Event()
+
+    class Slow(RewardFunction):
+        batch_size = 1
+
+        def compute_rewards(self, samples: Sequence[Sample]) -> Any:
+            begun.set()
+            release.wait(60)
+            return [1.0]
+
+    one, other = Slow(name="one"), Slow(name="other")
+    pool: concurrent.futures.Executor = kind(2)  # type: ignore[call-arg]
+    pending = [Executor(pool=pool).submit(reward, [Sample()]) for reward in (one, one, other, one, other)]
+    assert begun.wait(60)
+    closer = threading.Thread(target=pool.shutdown, kwargs={"wait": False, "cancel_futures": True}, daemon=True)
+    closer.start()
+    closer.join(30)
+    assert not closer.is_alive()
+    release.set()
+    outcomes = []
+    for entry in pending:
+        try:
+            outcomes.append(entry.result(60).rewards.tolist())
+        except ContractError as error:
+            outcomes.append(str(error))
+    assert outcomes[0] == [1.0]
+    assert any("before the call ended" in str(outcome) for outcome in outcomes)
+    assert one([Sample()]).rewards.tolist() == other([Sample()]).rewards.tolist() == [1.0]
+
+
 def test_cancelled_work_passes_its_turn_on() -> None:
     """A lane that came free for a chunk of a pool that is gone is there for the others."""
     begun, release = threading.Event(), threading.Event()

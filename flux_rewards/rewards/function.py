@@ -89,6 +89,11 @@ class FunctionReward(RewardFunction):
         """A function of one sample does."""
         return self.call == "sample"
 
+    @property
+    def decided_by(self) -> Sequence[Any]:  # type: ignore[override]  # the code behind a path
+        """The function itself."""
+        return [resolve_callable(self.function, self.name)]
+
     def compute_rewards(self, samples: Sequence[Sample]) -> Any:
         """Call the function as it wants to be called."""
         function = resolve_callable(self.function, self.name)

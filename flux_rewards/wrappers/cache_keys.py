@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import re
-import types
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import flux_rewards
 from flux_rewards.base import RewardFunction
-from flux_rewards.code_digest import code_digest
 from flux_rewards.data import FIELDS
 from flux_rewards.errors import ConfigError, InputError, brief
 from flux_rewards.fingerprint import fingerprint
+from flux_rewards.meaning import Opaque, meaning_of
 from flux_rewards.views import Reading, has_media, view_of
 
 if TYPE_CHECKING:
@@ -28,12 +26,13 @@ KEY_VERSION = 1
 
 
 def reward_digest(reward: Any) -> bytes:
-    """Digest what decides the scores of a reward: class, code, revision and parameters.
+    """Digest what decides the scores of a reward: class, code, parameters, and what it says itself.
 
-    Parameters that decide no score are left out; see `RewardFunction.neutral_parameters`.
+    A class with a `RewardFunction.revision` goes by that, and not by its code. Parameters that decide no score are left
+    out; see `RewardFunction.neutral_parameters`.
 
     Raises:
-        ConfigError: A parameter cannot be told from others in another process.
+        ConfigError: Something in it cannot be told from another in another process.
 
     Examples:
         >>> from flux_rewards import LengthReward
@@ -45,30 +44,33 @@ def reward_digest(reward: Any) -> bytes:
     digest = hashlib.sha256(f"{KEY_VERSION} {kind.__module__}.{kind.__qualname__} {reward.revision}".encode())
     if kind.__module__.partition(".")[0] == "flux_rewards":
         digest.update(flux_rewards.__version__.encode())
-    digest.update(code_digest(kind, until=RewardFunction))
-    parameters = reward.all_parameters
+    if not reward.revision:
+        remedy = f"set {kind.__name__}.revision = '1', and change it whenever the code decides otherwise"
+        digest.update(_told(kind, reward.name, "its code", remedy))
+    parameters = {name: value for name, value in reward.all_parameters.items() if name not in reward.neutral_parameters}
+    remedy = "give it plain values, or objects of them"
     for name in sorted(parameters):
-        if name not in reward.neutral_parameters:
-            unknown = functools.partial(_of_parameter, reward=reward.name, name=name)
-            digest.update(fingerprint([name, parameters[name]], unknown=unknown))
+        digest.update(_told([name, parameters[name]], reward.name, f"the parameter {name}", remedy))
+    digest.update(_told(list(reward.decided_by), reward.name, "decided_by", remedy))
     return digest.digest()
 
 
-def _of_parameter(value: Any, reward: str, name: str) -> bytes:
+def _told(value: Any, reward: str, what: str, remedy: str) -> bytes:
+    try:
+        return meaning_of(value, until=RewardFunction, known=_of_reward_or_torch)
+    except Opaque as opaque:
+        raise ConfigError(
+            f"a cache cannot tell {opaque} from another one, and {what} depends on it; {remedy}", reward=reward
+        ) from None
+
+
+def _of_reward_or_torch(value: Any) -> bytes | None:
     if isinstance(value, RewardFunction):
         return reward_digest(value)
-    if isinstance(value, re.Pattern):
-        return repr((value.pattern, value.flags)).encode()
     kind = type(value)
-    if kind.__module__.partition(".")[0] == "torch" and kind.__name__ in ("dtype", "device"):
+    if kind.__module__.partition(".")[0] == "torch" and kind.__name__ in ("dtype", "device", "layout"):
         return repr(value).encode()
-    if isinstance(value, (types.FunctionType, types.BuiltinFunctionType, functools.partial, type)):
-        return f"{value!r}".encode() if isinstance(value, types.BuiltinFunctionType) else code_digest(value)
-    raise ConfigError(
-        f"a cache cannot tell {name}={brief(value)} from another {kind.__name__}; give the reward parameters of plain "
-        "values, or a function",
-        reward=reward,
-    )
+    return None
 
 
 def fields_read(reward: Any, fields: Sequence[str] | None) -> tuple[str, ...]:

@@ -157,6 +157,8 @@ class Cached(CallWrapper):
         """What is worth keeping, by its key."""
         if chunk.reward.scope == "group" and scored.causes:
             return {}  # what a group lacks may decide the rest of it
+        if chunk.stop_at_failure and scored.causes:
+            return {}  # rows behind the failure were not computed, and look like rows that do not apply
         notes = chunk.notes.get(id(self), {})
         keys = [notes.get(position) for position in chunk.positions]
         packed = packed_rows(scored.batch, self.name, chunk.positions)

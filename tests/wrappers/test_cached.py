@@ -1,14 +1,14 @@
 """`Cached`: what is known, what is not, and what never must be."""
 
-import functools
+import importlib
 import os
-import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from flux_rewards import (
     FunctionReward,
     GroupRank,
     InputError,
+    LengthReward,
     MaskErrors,
     RewardBatch,
     RewardBuffer,
@@ -37,8 +38,6 @@ from flux_rewards import (
     Sample,
     Scale,
 )
-from flux_rewards.code_digest import code_digest
-from flux_rewards.wrappers.cache_keys import reward_digest
 
 
 class Counted(RewardFunction):
@@ -354,113 +353,6 @@ def test_an_image_that_cannot_be_read_fails_as_without_a_cache(tmp_path: Path) -
     assert list(batch.errors) == [1]
 
 
-def helper(text: str) -> int:
-    """What a reward may use of its module."""
-    return len(text)
-
-
-LIMIT = 10
-PATTERN = re.compile("a+")
-
-
-def different_rewards() -> list[Callable[[], RewardFunction]]:
-    """Rewards that must not meet one another's scores; each made anew."""
-
-    class Short(RewardFunction):
-        limit = 5
-
-        def compute_reward(self, sample: Sample) -> float:
-            return float(len(str(sample.response)) < self.limit)
-
-    class Shorter(Short):
-        limit = 4
-
-    class Same(RewardFunction):
-        def compute_reward(self, sample: Sample) -> float:
-            return float(helper(str(sample.response)))
-
-    class Limited(RewardFunction):
-        def compute_reward(self, sample: Sample) -> float:
-            return float(LIMIT)
-
-    class Held(RewardFunction):
-        def __init__(self, inner: RewardFunction) -> None:
-            self.inner = inner
-
-        def compute_rewards(self, samples: Sequence[Sample]) -> Any:
-            return self.inner(samples)
-
-    class Revised(Short):
-        revision = "2"
-
-    def closing(over: int) -> Callable[[Sample], float]:
-        return lambda sample: float(over)
-
-    return [
-        Counted,
-        CountedAll,
-        lambda: Counted(2.0),
-        lambda: Counted(scale=2.0),
-        lambda: Counted(clip=2.0),
-        lambda: Counted(clip=(0.0, 2.0)),
-        Short,
-        Shorter,
-        Revised,
-        Same,
-        Limited,
-        lambda: Held(Counted()),
-        lambda: Held(Counted(2.0)),
-        lambda: Told("told"),
-        lambda: Told("other"),
-        lambda: FunctionReward(lambda sample: 1.0),
-        lambda: FunctionReward(lambda sample: 2.0),
-        lambda: FunctionReward(lambda sample: [1.0], call="batch"),
-        lambda: FunctionReward(closing(1)),
-        lambda: FunctionReward(closing(2)),
-        lambda: FunctionReward(functools.partial(max, 1.0)),
-        lambda: FunctionReward(functools.partial(max, 2.0)),
-        lambda: FunctionReward(lambda sample: float(bool(PATTERN.match(str(sample.response))))),
-        lambda: FunctionReward("flux_rewards.testing.characters"),
-        lambda: FunctionReward("flux_rewards.testing.example_samples"),
-    ]
-
-
-def test_different_rewards_have_different_keys() -> None:
-    """Class, code, closure, constants, parameters, options and revision; and the same one made twice has the same."""
-    first = [reward_digest(make()) for make in different_rewards()]
-    second = [reward_digest(make()) for make in different_rewards()]
-    assert len(set(first)) == len(first)
-    assert first == second
-
-
-def test_neutral_parameters_decide_nothing() -> None:
-    """Those that change how a reward runs."""
-    expected = reward_digest(Counted(2.0))
-    assert reward_digest(Counted(2.0, name="x", batch_size=4, num_workers=9, async_reward=False)) == expected
-
-
-def test_an_edit_is_another_reward(tmp_path: Path) -> None:
-    """Of the function itself, of a helper and of a constant in its module; a comment is none."""
-    source = (
-        "{comment}\nLIMIT = {limit}\ndef helper(text):\n    return {helper}\ndef score(sample):\n    return {score}\n"
-    )
-    plain = {"comment": "", "limit": 3, "helper": "len(text)", "score": "helper(sample.response) - LIMIT"}
-
-    def digest(**changes: Any) -> bytes:
-        scope: dict[str, Any] = {"__name__": "edited"}
-        exec(source.format(**{**plain, **changes}), scope)  # noqa: S102
-        return code_digest(scope["score"])
-
-    digests = [
-        digest(),
-        digest(limit=4),
-        digest(helper="len(text) + 1"),
-        digest(score="LIMIT - helper(sample.response)"),
-    ]
-    assert len(set(digests)) == 4
-    assert digest(comment="# says nothing\n\n") == digest()
-
-
 @pytest.mark.parametrize(
     ("one", "other"),
     [
@@ -487,6 +379,52 @@ def test_different_contents_have_different_keys(one: dict[str, Any], other: dict
     for content in (one, other, one, other):
         reward([Sample(**{"response": "x", **content})])
     assert len(leaf.asked) == 2
+
+
+def test_the_code_behind_a_path_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a configuration names it, and as it is edited between two runs."""
+    monkeypatch.syspath_prepend(tmp_path)
+    for value in ("1.0", "7.0"):
+        (tmp_path / "edited_scorer.py").write_text(f"def score(sample):\n    return {value}\n")
+        sys.modules.pop("edited_scorer", None)
+        importlib.invalidate_caches()
+        reward = Cached(FunctionReward("edited_scorer.score"), tmp_path / "scores.sqlite")
+        assert reward(texts("a")).rewards.tolist() == [float(value)]
+        shutil.rmtree(tmp_path / "__pycache__", ignore_errors=True)
+    sys.modules.pop("edited_scorer", None)
+
+
+def test_a_subclass_reads_what_it_likes() -> None:
+    """What its parent said about the fields holds for the parent's code."""
+
+    class Bonus(LengthReward):
+        def compute_reward(self, sample: Sample) -> float:
+            return float(sample.metadata["bonus"])
+
+    class Renamed(LengthReward):
+        pass
+
+    declared = [kind.optional_fields for kind in (LengthReward, Renamed, Bonus)]
+    assert declared == [("token_ids",), ("token_ids",), None]
+    reward = Cached(Bonus(target=1))
+    samples = [Sample(response="x", metadata={"bonus": bonus}) for bonus in (1, 5)]
+    assert reward(samples).rewards.tolist() == [1.0, 5.0]
+
+
+def test_neighbours_of_a_failure_are_not_kept_as_scores(path: Path | None, tmp_path: Path) -> None:
+    """A batch that was given up has no rows for them, and that is not "does not apply"."""
+
+    class Widths(RewardFunction):
+        required_fields = ("image",)
+
+        def compute_rewards(self, samples: Sequence[Sample]) -> Any:
+            return [float(sample.image.size[0]) for sample in samples]
+
+    reward = Cached(Widths(), path)
+    good = [Sample(image=pixels), Sample(image=pixels[:, :3])]
+    with pytest.raises(InputError):
+        reward([good[0], Sample(image=tmp_path / "missing.png"), good[1]])
+    assert reward(good).rewards.tolist() == [6.0, 3.0]
 
 
 def test_fields_that_are_not_read_do_not_count() -> None:
@@ -516,8 +454,18 @@ def test_what_has_no_content_is_refused() -> None:
         def compute_reward(self, sample: Sample) -> float:
             return 1.0
 
-    with pytest.raises(ConfigError, match="reward 'Odd': a cache cannot tell thing="):
-        Cached(Odd(object()))(texts("a"))
+    with pytest.raises(ConfigError, match=r"reward 'Odd': a cache cannot tell <unlocked .*the parameter thing depends"):
+        Cached(Odd(threading.Lock()))(texts("a"))
+    thing = threading.Lock()
+
+    class Uses(RewardFunction):
+        def compute_reward(self, sample: Sample) -> float:
+            return float(thing is not None)
+
+    with pytest.raises(ConfigError, match=r"its code depends on it; set Uses\.revision = '1'"):
+        Cached(Uses())(texts("a"))
+    Uses.revision = "1"
+    assert Cached(Uses())(texts("a")).rewards.tolist() == [1.0]
 
 
 def test_known_scores_need_no_service(path: Path | None) -> None:
