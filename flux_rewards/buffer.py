@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from flux_rewards.base import RewardFunction
 from flux_rewards.data import Sample
-from flux_rewards.errors import ConfigError, ContractError, brief
+from flux_rewards.errors import ConfigError, ContractError, InputError, brief
 from flux_rewards.executor import Executor, default_executor
 from flux_rewards.job import Job, Task
 from flux_rewards.pending import Pending
-from flux_rewards.validation import whole_number
+from flux_rewards.validation import number, whole_number
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RewardBuffer"]
 
+_log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 
 POLL_SECONDS = 0.1
@@ -76,6 +78,8 @@ class RewardBuffer:
         if group_size is not None:
             whole_number(group_size, "group_size", reward.name, low=1)
         self._executor = executor if isinstance(executor, Executor) or executor is None else Executor(pool=executor)
+        if not isinstance(progress, bool) and not callable(progress):
+            raise ConfigError(f"progress must be True, False or callable, found {brief(progress)}")
         self._progress = progress
         self._lock = threading.RLock()
         self._step = _Step(reward, group_size)
@@ -103,6 +107,8 @@ class RewardBuffer:
         Raises:
             InputError: No sample of the group was added.
         """
+        if not isinstance(member, Sample):
+            raise InputError(f"expected a Sample of the group, found {brief(member)}")
         with self._lock:
             self._start(self._step.job.close_group(member))
 
@@ -121,23 +127,26 @@ class RewardBuffer:
             InputError: A group is incomplete. Nothing is lost: add the rest of it, and finalize again.
             FluxRewardsError: A sample could not be scored. The rest is cancelled, and the buffer is empty.
         """
-        until = None if timeout is None else time.monotonic() + timeout
+        until = None if timeout is None else time.monotonic() + number(timeout, "timeout", "", low=0.0)
         with self._lock:
             step = self._step
             if not (step.closed or step.job.finished.done()):  # a failure says more than what is missing
                 self._start(step.job.close())
                 step.closed = True
+        executor = self._executor or default_executor()
         try:
             with _told(self._progress, step.job) as tell:
                 self._run_here(step, until, tell)
+                executor.help_out(step.job)
                 self._wait(step.job, until, tell)
+                tell()
         except BaseException:
             self._begin(step)
             raise
         if not step.job.finished.done():
             raise TimeoutError(f"not done after {timeout:g} s: still waiting for {step.job.waiting_for()}")
         self._begin(step)
-        return Pending(step.job).result()
+        return Pending(step.job, executor.help_out).result()
 
     def clear(self) -> None:
         """Drop the samples of this step and what is being computed for them."""
@@ -190,13 +199,29 @@ class _Step:
         self.closed = False
 
 
+class _Teller:
+    """Tells a caller's function; one that fails must not cost the step its scores."""
+
+    def __init__(self, progress: Progress, job: Job) -> None:
+        self._progress: Progress | None = progress
+        self._job = job
+
+    def tell(self) -> None:
+        try:
+            if self._progress is not None:
+                self._progress(*self._job.progress())
+        except Exception:  # noqa: BLE001  # whatever it is
+            self._progress = None
+            _log.warning("the progress function failed and is not called again in this step", exc_info=True)
+
+
 @contextlib.contextmanager
 def _told(progress: bool | Progress, job: Job) -> Iterator[Callable[[], None]]:
     """What to call whenever something is done."""
     if not progress:
         yield lambda: None
     elif callable(progress):
-        yield lambda: progress(*job.progress())
+        yield _Teller(progress, job).tell
     else:
         import rich.progress  # noqa: PLC0415  # only those who look pay for it
         from rich.console import Console  # noqa: PLC0415

@@ -61,6 +61,17 @@ class Scored(NamedTuple):
         batch = RewardBatch.scatter(count, [(rows, piece.batch) for rows, piece in pieces])
         return Scored(batch, dict(sorted(causes.items())))
 
+    def noting(self, rows: Sequence[int], note: str) -> Scored:
+        """The same, with a note at the end of the reasons of some failed rows."""
+        errors, causes = dict(self.batch.errors), dict(self.causes)
+        for row in rows:
+            errors[row] = f"{errors[row]} ({note})"
+            noted = copy.copy(causes[row])
+            noted.args = (f"{noted.args[0]} ({note})",)
+            noted.__cause__, noted.__traceback__ = causes[row].__cause__, causes[row].__traceback__
+            causes[row] = noted
+        return Scored(replace(self.batch, errors=errors), causes)
+
     def select(self, rows: Sequence[int]) -> Scored:
         """Some of the rows, in that order."""
         causes = {place: self.causes[row] for place, row in enumerate(rows) if row in self.causes}

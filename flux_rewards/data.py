@@ -103,6 +103,8 @@ class Sample:
             [Sample(prompt='a', response='1'), Sample(prompt='b', response='2')]
         """
         given = {name: column for name, column in columns.items() if column is not None}
+        if columns and not given:
+            raise InputError(f"every column is None: {', '.join(columns)}; pass lists with one entry a sample")
         lengths: dict[str, int] = {}
         for name, column in list(given.items()):
             if name not in FIELDS:

@@ -8,6 +8,7 @@ import os
 import pickle
 import threading
 import time
+import traceback
 from collections.abc import Sequence
 from concurrent.futures import Executor as FuturesExecutor
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from flux_rewards.data import Sample
     from flux_rewards.stats import RewardStats
 
-__all__ = ["packed", "score_elsewhere", "shares_memory"]
+__all__ = ["arrived_here", "packed", "score_elsewhere", "shares_memory"]
 
 _SEPARATE = {"ProcessPoolExecutor", "InterpreterPoolExecutor", "MPIPoolExecutor", "ClusterExecutor", "ClientExecutor"}
 
@@ -63,7 +64,23 @@ def score_elsewhere(
         scored = leaf.score(Chunk(leaf.reward, samples, positions, run, stop_at_failure=stop_at_failure))
     finally:
         run.claim.leave()
+    for failure in scored.causes.values():
+        if failure.__cause__ is not None:  # a pickle leaves it behind
+            vars(failure)["_flux_traceback"] = "".join(traceback.format_exception(failure.__cause__))
     return scored, run.stats
+
+
+class WorkerTraceback(Exception):  # noqa: N818  # as a cause, it shows what happened in the worker
+    """An exception of another process, with its traceback, as text."""
+
+
+def arrived_here(result: tuple[Scored, RewardStats]) -> tuple[Scored, RewardStats]:
+    """A result from another process, with the causes of its failures."""
+    for failure in result[0].causes.values():
+        text = vars(failure).pop("_flux_traceback", None)
+        if text is not None:
+            failure.__cause__ = WorkerTraceback(f"\n{text}")
+    return result
 
 
 @functools.lru_cache(maxsize=64)

@@ -10,34 +10,35 @@ nothing else.
 from __future__ import annotations
 
 import atexit
-import contextlib
+import concurrent.futures.thread  # noqa: F401  # for the order of ends, see below
 import functools
 import os
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future
+from collections.abc import Sequence
 from concurrent.futures import Executor as FuturesExecutor
+from concurrent.futures import Future
 from concurrent.futures import wait as wait_for_futures
 from typing import TYPE_CHECKING, Any
 
 from flux_rewards.chunks import Run
-from flux_rewards.contract import locate
-from flux_rewards.elsewhere import packed, score_elsewhere, shares_memory
+from flux_rewards.dispatch import ProcessDispatch, ThreadDispatch, claim_of
+from flux_rewards.elsewhere import packed, shares_memory
 from flux_rewards.errors import ConfigError, ContractError, brief
 from flux_rewards.job import Job, Task
-from flux_rewards.lanes import Claim, Lane, lanes_of
+from flux_rewards.lanes import lanes_of
 from flux_rewards.pending import Pending
-from flux_rewards.streams import Produced, beside, produced
-from flux_rewards.threads import WorkerPool, start_helper, this_thread
+from flux_rewards.streams import produced
+from flux_rewards.threads import WorkerPool, this_thread
+from flux_rewards.validation import number, whole_number
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from flux_rewards.data import RewardBatch, Sample
-    from flux_rewards.tree import Leaf, Node
+    from flux_rewards.tree import Node
 
 __all__ = ["Executor", "default_executor"]
 
@@ -58,8 +59,7 @@ class Executor:
     """
 
     def __init__(self, threads: int = 32, pool: FuturesExecutor | None = None) -> None:
-        if threads < 1:
-            raise ConfigError(f"an executor needs at least one thread, found threads={threads}")
+        whole_number(threads, "threads", "", low=1)
         if pool is not None and not isinstance(pool, FuturesExecutor):
             raise ConfigError(f"pool must be a concurrent.futures.Executor, found {brief(pool)}")
         self._threads = threads
@@ -84,7 +84,7 @@ class Executor:
         """
         job = _job(reward, timeout)
         self.start(job, [*job.add(samples), *job.close()])
-        return Pending(job)
+        return Pending(job, self.help_out)
 
     def run(self, reward: Node, samples: Sequence[Sample], timeout: float | None = None) -> RewardBatch:
         """Compute and return; only leaves with several lanes leave the calling thread.
@@ -102,7 +102,7 @@ class Executor:
             for task in tasks:
                 if id(task.leaf) not in wide:
                     self.run_here(job, task)
-            return Pending(job).result()
+            return Pending(job, self.help_out).result()
         except BaseException:
             job.cancel()
             raise
@@ -116,7 +116,7 @@ class Executor:
             marks = produced(job.samples[position] for task in tasks for position in task.positions)
             if shares_memory(pool):
                 for task in _in_turn(tasks):
-                    self._enqueue(job, task, pool, marks)
+                    ThreadDispatch(job, task, pool, self._in_flight, marks).submit()
             else:
                 self._start_elsewhere(job, tasks, pool)
         except BaseException as error:
@@ -127,7 +127,7 @@ class Executor:
         payloads = {id(task.leaf): packed(task.leaf) for task in tasks}
         tasks = [then for task in tasks for then in ([task] if task.units is None else job.run(task))]
         for task in _in_turn(tasks):
-            self._send(job, task, pool, payloads[id(task.leaf)])
+            ProcessDispatch(job, task, pool, self._in_flight, payloads[id(task.leaf)]).submit()
 
     def run_here(self, job: Job, task: Task) -> Sequence[Task]:
         """Run a task in the calling thread, and return those that follow from it."""
@@ -141,13 +141,25 @@ class Executor:
                 if not job.late():
                     job.record(task, job.chunk(task, run).failure(error), run.stats)
                 return ()
-            run.claim = _claim(leaf, lane)
+            run.claim = claim_of(task, lane)
             run.stats.queue_seconds = time.perf_counter() - queued
         try:
             return job.run(task, run)
         finally:
             if run.claim is not None:
                 run.claim.leave()
+
+    def help_out(self, job: Job) -> None:
+        """Before a worker waits for a job, it runs what no other has begun: all of them may wait so."""
+        if not this_thread.in_pool:
+            return
+        tasks = deque(job.unstarted())
+        while tasks and not job.finished.done():
+            task = tasks.popleft()
+            if job.claim(task):
+                for then in self.run_here(job, task):
+                    job.hand_out(then)
+                    tasks.append(then)
 
     def close(self, timeout: float | None = 30.0) -> None:
         """Refuse further calls, end those under way with an error and wait for the chunks in flight.
@@ -164,6 +176,11 @@ class Executor:
         if own is not None and own[0] == os.getpid():
             own[1].shutdown(timeout=timeout)
         wait_for_futures(in_flight, timeout)
+
+    def close_if_given(self) -> None:
+        """Close at once, where the pool is somebody else's: the interpreter ends, and it with it."""
+        if self._given is not None:
+            self.close(timeout=0.0)
 
     def __enter__(self) -> Self:
         return self
@@ -182,122 +199,14 @@ class Executor:
                 self._own = (os.getpid(), WorkerPool(self._threads))
             return self._own[1]
 
-    def _submitted(self, job: Job, pool: FuturesExecutor, call: Callable[[], Any], then: Callable[[Any], None]) -> bool:
-        """Run a call on the pool, and `then` with its future; whatever happens to the pool, the job hears of it."""
-        try:
-            future: Future[Any] = pool.submit(call)
-        except RuntimeError as error:  # the pool, or the interpreter, is shutting down
-            job.end(ContractError(f"the executor was closed before the call ended: {error}"))
-            return False
-        if self._given is not None:
-            self._in_flight.add(future)
-            future.add_done_callback(self._in_flight.discard)
-        future.add_done_callback(then)
-        return True
-
-    def _enqueue(self, job: Job, task: Task, pool: FuturesExecutor, marks: Produced) -> None:
-        lanes, queued = lanes_of(task.leaf.reward), time.perf_counter()
-
-        def work() -> None:
-            run = Run(job.stopped)
-            before = this_thread.in_pool
-            if task.units is None:
-                lane = self._lane(job, task, run, submit)
-                if lane is None:
-                    return  # this worker is free for others meanwhile
-                run.claim = _claim(task.leaf, lane)
-            run.stats.queue_seconds = time.perf_counter() - queued
-            this_thread.in_pool = True
-            try:
-                with beside(marks):
-                    more = job.run(task, run)
-            finally:
-                this_thread.in_pool = before
-                if run.claim is not None:
-                    run.claim.leave()
-            for then in more:
-                self._enqueue(job, then, pool, marks)
-
-        def submit() -> bool:
-            return self._submitted(job, pool, work, ended)
-
-        def ended(future: Future[Any]) -> None:
-            if future.cancelled():
-                job.end(ContractError("the pool was shut down before the call ended"))
-                _unlocked(lanes.wake)  # it may have had its turn
-            elif (error := future.exception()) is not None:
-                job.end(_located(error, task))
-
-        submit()
-
-    def _lane(self, job: Job, task: Task, run: Run, retry: Callable[[], bool]) -> Lane | None:
-        leaf = task.leaf
-        try:
-            return lanes_of(leaf.reward).enter(leaf.reward.num_workers, retry, leaf.patience)
-        except TimeoutError as error:
-            job.record(task, job.chunk(task, run).failure(error), run.stats)
-            return None
-
-    def _send(self, job: Job, task: Task, pool: FuturesExecutor, payload: bytes) -> None:
-        """Score a chunk in another process; its lane is taken here, where all who share the reward see it."""
-        queued = time.perf_counter()
-
-        def submit() -> bool:
-            run = Run(job.stopped)
-            lane = self._lane(job, task, run, submit)
-            if lane is None:
-                return True
-            if job.finished.done():
-                lane.leave()
-                return True
-            waited = time.perf_counter() - queued
-            chunk = job.chunk(task, run)
-            call = functools.partial(
-                score_elsewhere, payload, list(chunk.samples), chunk.positions, stop_at_failure=chunk.stop_at_failure
-            )
-
-            def arrived(future: Future[Any]) -> None:
-                if future.cancelled() or future.exception() is not None:
-                    _unlocked(lane.leave)
-                else:
-                    lane.leave()
-                try:
-                    scored, stats = future.result()
-                    stats.queue_seconds += waited
-                    for memory in task.leaf.memories:
-                        memory.remember(chunk, scored)
-                    job.record(task, scored, stats)
-                except CancelledError:
-                    job.end(ContractError("the pool was shut down before the call ended"))
-                except BaseException as error:  # noqa: BLE001  # a callback's own are lost
-                    job.end(_located(error, task))
-
-            if not self._submitted(job, pool, call, arrived):
-                lane.leave()
-            return True
-
-        submit()
-
-
-def _located(error: BaseException, task: Task) -> BaseException:
-    return locate(error, reward=task.leaf.reward.name, index=None) if isinstance(error, Exception) else error
-
-
-def _unlocked(wake: Callable[[], None]) -> None:
-    """Wake whoever waits for a lane, from a pool that is ending: it may hold the lock that they need to submit."""
-    with contextlib.suppress(RuntimeError):  # the interpreter ends
-        start_helper(wake, "flux-rewards-wake")
-
 
 def _job(reward: Node, timeout: float | None) -> Job:
+    if not hasattr(reward, "score_chunk"):
+        raise ConfigError(f"expected a reward, found {brief(reward)}")
     job = Job(reward)
     if timeout is not None:
-        job.deadline = time.monotonic() + timeout
+        job.deadline = time.monotonic() + number(timeout, "timeout", "", low=0.0)
     return job
-
-
-def _claim(leaf: Leaf, lane: Lane) -> Claim:
-    return Claim(lane, lanes_of(leaf.reward), leaf.reward.num_workers, leaf.patience)
 
 
 def _wide(tasks: Sequence[Task]) -> set[int]:
@@ -329,6 +238,17 @@ def default_executor() -> Executor:
 
 
 _executors: weakref.WeakSet[Executor] = weakref.WeakSet()
+
+
+def _close_given() -> None:
+    """Before the threads of other people's pools are joined: a retry that sleeps there must not hold them up."""
+    for executor in list(_executors):
+        executor.close_if_given()
+
+
+# Private, and so perhaps absent. What is registered last runs first: concurrent.futures.thread, imported above, has
+# registered its own end there.
+getattr(threading, "_register_atexit", atexit.register)(_close_given)
 
 
 @atexit.register

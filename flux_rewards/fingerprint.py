@@ -14,12 +14,16 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-__all__ = ["fingerprint", "same"]
+__all__ = ["Memo", "fingerprint", "same"]
+
+
+Memo = dict[int, tuple[Any, bytes]]
+"""By ``id``, an object and its digest: held, so that no other object has its id meanwhile."""
 
 
 def fingerprint(
     value: Any,
-    memo: dict[int, bytes] | None = None,
+    memo: Memo | None = None,
     unknown: Callable[[Any], bytes] | None = None,
     *,
     dataclasses_by_fields: bool = True,
@@ -31,8 +35,7 @@ def fingerprint(
 
     Args:
         value: What to digest.
-        memo: Digests by ``id`` of media already seen in this call, so that an image shared by a whole
-            group is read once. The caller keeps those objects alive meanwhile.
+        memo: Arrays, tensors and images already seen in this call, so that one shared by a whole group is read once.
         unknown: Digests what is told apart by identity otherwise.
         dataclasses_by_fields: False leaves dataclasses to `unknown`: what they do may count, too.
 
@@ -42,7 +45,7 @@ def fingerprint(
     """
     memo = {} if memo is None else memo
     if (known := memo.get(id(value))) is not None:
-        return known
+        return known[1]
     plain = _plain(value)
     pixels = _buffer(value) if plain is None else None
     # Media of one content are one, whatever class a decoder has for them.
@@ -58,7 +61,7 @@ def fingerprint(
     elif pixels is not None:
         for part in pixels:
             digest.update(part)
-        memo[id(value)] = digest.digest()
+        memo[id(value)] = (value, digest.digest())
     elif unknown is not None:
         digest.update(unknown(value))
     else:
@@ -98,7 +101,7 @@ def _plain(value: Any) -> bytes | None:
     if isinstance(value, str):
         return value.encode("utf-8", "surrogatepass")
     if isinstance(value, enum.Enum):
-        return f"{type(value).__qualname__}.{value.name}".encode()
+        return f"{type(value).__qualname__}.{value.name} {value.value!r}".encode()  # combined flags have no name
     if value is None or isinstance(value, _PRINTED):
         return repr(value).encode()
     if isinstance(value, (bytes, bytearray, memoryview)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from flux_rewards.errors import InputError, brief
-from flux_rewards.fingerprint import fingerprint
+from flux_rewards.fingerprint import Memo, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -27,7 +27,7 @@ def group_keys(samples: Sequence[Sample]) -> list[Hashable]:
         >>> a == c, a == b
         (True, False)
     """
-    memo: dict[int, bytes] = {}
+    memo: Memo = {}
     keys: list[Hashable] = []
     for sample in samples:
         if sample.group_id is not None:

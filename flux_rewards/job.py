@@ -58,6 +58,7 @@ class Job:
         self._lock = threading.Lock()
         self._open = True
         self._outstanding = 0
+        self._unstarted: dict[int, Task] = {}  # handed to a pool, and not begun there
 
     # What is to be done
 
@@ -262,6 +263,23 @@ class Job:
     def _settle_twins(self, leaf: Leaf, positions: list[int], batch: RewardBatch) -> None:
         pairs = [(row, twin) for row, place in enumerate(positions) for twin in leaf.twins.get(place, ())]
         self._settle(leaf, [twin for _, twin in pairs], batch.select([row for row, _ in pairs]))
+
+    # Who does it
+
+    def hand_out(self, task: Task) -> None:
+        """It waits for a worker now."""
+        with self._lock:
+            self._unstarted[id(task)] = task
+
+    def claim(self, task: Task) -> bool:
+        """Whether whoever asks may run it: the first one may."""
+        with self._lock:
+            return self._unstarted.pop(id(task), None) is not None
+
+    def unstarted(self) -> list[Task]:
+        """What waits for a worker."""
+        with self._lock:
+            return list(self._unstarted.values())
 
     # How it ends
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from flux_rewards.errors import brief
-from flux_rewards.fingerprint import fingerprint
+from flux_rewards.fingerprint import Memo, fingerprint
 
 __all__ = ["Opaque", "meaning_of"]
 
@@ -82,7 +82,8 @@ _INCIDENTAL = {
     "__weakref__",
     "_abc_impl",
 }
-_SAYS_NOTHING = {"example_config", "name"}  # of a class below `until`
+# Of a class below `until`: how it runs, and not what it says.
+_SAYS_NOTHING = {"async_reward", "batch_size", "example_config", "name", "num_workers"}
 _SINGLE = (Ellipsis, NotImplemented)
 
 
@@ -95,7 +96,7 @@ class _Walk:
         self._known = known
         self._places: dict[int, int] = {}
         self._kept: list[Any] = []  # ids are of living things
-        self._memo: dict[int, bytes] = {}
+        self._memo: Memo = {}
 
     def digest(self, value: Any) -> bytes:
         return fingerprint(value, self._memo, self._of_object, dataclasses_by_fields=False)

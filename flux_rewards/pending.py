@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any
+
+from flux_rewards.validation import number
 
 if TYPE_CHECKING:
     from flux_rewards.data import RewardBatch
@@ -26,8 +28,9 @@ class Pending:
         array([3.])
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, help_out: Callable[[Job], None]) -> None:
         self._job = job
+        self._help_out = help_out
         self._lock = threading.Lock()
         self._batch: RewardBatch | None = None
 
@@ -51,6 +54,9 @@ class Pending:
             FluxRewardsError: A reward failed.
         """
         job = self._job
+        if timeout is not None:
+            number(timeout, "timeout", "", low=0.0)
+        self._help_out(job)
         left = None if job.deadline is None else max(0.0, job.deadline - time.monotonic())
         try:
             job.finished.result(left if timeout is None else timeout if left is None else min(left, timeout))

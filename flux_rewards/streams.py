@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -66,12 +66,37 @@ def _beside(marks: Produced) -> Iterator[None]:
                     stream.record_event().synchronize()
 
 
-def adopted() -> AbstractContextManager[None]:
-    """The calling thread's device and stream, for a helper thread to enter in its place."""
+def adopted() -> AbstractContextManager[object]:
+    """The calling thread's device, stream and gradient mode, for a helper thread to enter in its place."""
     torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_initialized():
+    if torch is None:
         return _NOWHERE
-    return torch.cuda.stream(torch.cuda.current_stream())  # type: ignore[no-any-return]  # enters its device, too
+    stack = contextlib.ExitStack()
+    grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+    stream = torch.cuda.current_stream() if torch.cuda.is_initialized() else None
+
+    def enter() -> None:
+        stack.enter_context(torch.inference_mode(inference))
+        stack.enter_context(torch.set_grad_enabled(grad))
+        if stream is not None:
+            stack.enter_context(torch.cuda.stream(stream))  # and its device
+
+    return _Entered(enter, stack)
+
+
+class _Entered(AbstractContextManager[object]):
+    """Enters where it is used: all of this belongs to one thread."""
+
+    def __init__(self, enter: Callable[[], None], stack: contextlib.ExitStack) -> None:
+        self._enter = enter
+        self._stack = stack
+
+    def __enter__(self) -> object:
+        self._enter()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
 
 
 def _stream_of(device: int) -> torch.cuda.Stream:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import queue
 import threading
 import time
@@ -71,10 +72,11 @@ class Stop:
 def start_helper(work: Callable[[], None], name: str) -> threading.Thread:
     """Run `work` in a thread that stands in for the current one."""
     busy, in_pool = this_thread.busy, this_thread.in_pool
+    context = contextvars.copy_context()
 
     def run() -> None:
         this_thread.busy, this_thread.in_pool = busy, in_pool
-        work()
+        context.run(work)
 
     thread = threading.Thread(target=run, name=name, daemon=True)
     thread.start()

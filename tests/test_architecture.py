@@ -21,7 +21,7 @@ FLOORS: list[list[str]] = [
     ["chunks"],
     ["tree"],
     ["job", "elsewhere"],
-    ["pending"],
+    ["pending", "dispatch"],
     ["executor"],
     ["views"],
     ["base"],

@@ -373,3 +373,56 @@ def test_stats_count_the_step() -> None:
     assert (stats["Watched"].calls, stats["Watched"].samples, stats["GroupMean"].calls) == (4, 40, 10)
     assert stats["Watched"].seconds >= 0.04  # what it slept
     assert stats["Watched"].queue_seconds >= 0.06  # the second chunk waited for the first, the third for two ...
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_reward_may_use_a_buffer_on_its_own_executor(threads: int) -> None:
+    """Even where every worker does so: one that waits runs what it waits for."""
+    inner = Watched(batch_size=1, num_workers=3)
+    with Executor(threads=threads) as executor:
+
+        class Outer(RewardFunction):
+            num_workers = 4
+
+            def compute_reward(self, sample: Sample) -> float:
+                with RewardBuffer(Cached(inner), executor=executor) as buffer:
+                    buffer.add([sample, *SAMPLES[:3]])
+                    in_buffer = buffer.finalize().rewards[0]
+                return float(in_buffer + executor.submit(inner, [sample]).result().rewards[0])
+
+        batch = executor.submit(Outer(), SAMPLES).result(timeout=60)
+    assert batch.rewards.tolist() == [2.0 * index for index in range(40)]
+    assert inner.most <= 3
+
+
+def test_a_progress_function_that_fails_costs_no_scores(caplog: pytest.LogCaptureFixture) -> None:
+    """It is told, and not called again."""
+    calls: list[int] = []
+
+    def broken(done: int, total: int) -> None:
+        calls.append(done)
+        raise ValueError("closed")
+
+    with RewardBuffer(Watched(batch_size=4), progress=broken) as buffer:
+        buffer.add(SAMPLES)
+        assert buffer.finalize(timeout=60).rewards.tolist() == list(range(40))
+    assert len(calls) == 1
+    assert "the progress function failed" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda buffer: buffer.finalize("5"),
+        lambda buffer: buffer.finalize(float("nan")),
+        lambda buffer: buffer.close_group(None),
+        lambda buffer: RewardBuffer(Characters(), progress="yes"),  # type: ignore[arg-type]
+        lambda buffer: Executor("4"),  # type: ignore[arg-type]
+        lambda buffer: Executor(2.5),  # type: ignore[arg-type]
+        lambda buffer: Executor().submit(None, SAMPLES),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_called_wrongly_is_told_in_words(call: Any) -> None:
+    """By an error of the library that says what was expected."""
+    with pytest.raises((ConfigError, InputError), match=r"must be|expected"), RewardBuffer(Characters()) as buffer:
+        call(buffer)

@@ -266,3 +266,10 @@ def test_groups_go_by_id_then_by_prompt_and_condition_media() -> None:
         Sample([{"content": "x", "role": "user"}]),
     ]
     assert split_groups(samples) == [[0, 2], [1, 5], [3, 4], [6], [7, 8]]
+
+
+def test_columns_that_are_all_missing_are_no_empty_batch() -> None:
+    """A trainer whose column has another name must hear of it."""
+    with pytest.raises(InputError, match="every column is None: prompt, response"):
+        Sample.from_columns(prompt=None, response=None)
+    assert Sample.from_columns(response=[]) == []

@@ -389,7 +389,7 @@ def test_a_closed_executor_refuses_calls() -> None:
     executor.close()
     with pytest.raises(ContractError, match="closed"):
         executor.submit(Characters(), SAMPLES)
-    with pytest.raises(ConfigError, match="at least one thread"):
+    with pytest.raises(ConfigError, match="threads must be a whole number >= 1"):
         Executor(threads=0)
 
 

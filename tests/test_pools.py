@@ -143,6 +143,7 @@ def test_a_failure_in_a_process_has_index_and_name(processes: concurrent.futures
         with pytest.raises(ComputeError, match="ValueError: bad") as caught:
             executor.submit(Told(batch_size=2), told(*values)).result(timeout=120)
         assert (caught.value.reward, caught.value.index) == ("Told", 6)
+        assert "in compute_reward" in str(caught.value.__cause__)  # the traceback of the worker
         batch = executor.submit(MaskErrors(Told(batch_size=2)), told(*values)).result(timeout=120)
     assert batch.errors == {6: "ValueError: bad"}
     assert (batch.stats["Told"].failures, batch.stats["Told"].calls) == (1, 5)
@@ -163,6 +164,8 @@ def test_a_process_that_dies_ends_the_call() -> None:
         reward = Dies()
         with Executor(pool=pool) as executor, pytest.raises(ComputeError, match=r"Dies.*BrokenProcessPool"):
             executor.submit(reward, SAMPLES).result(timeout=120)
+        with Executor(pool=pool) as executor, pytest.raises(ComputeError, match="the pool is broken"):
+            executor.submit(Characters(), SAMPLES).result(timeout=120)
         assert lanes_of(reward)._in_flight == 0
 
 
@@ -295,6 +298,15 @@ def test_a_deadline_ends_the_call() -> None:
         Executor().run(Watched(0.05, batch_size=1), SAMPLES, timeout=0.1)
 
 
+@pytest.mark.parametrize("timeout", ["5", -1.0, float("nan")])
+def test_a_deadline_is_a_number_of_seconds(timeout: Any) -> None:
+    """Anything else is refused before anything starts."""
+    leaf = Watched()
+    with Executor() as executor, pytest.raises(ConfigError, match="timeout"):
+        executor.submit(leaf, SAMPLES, timeout=timeout)
+    assert leaf.calls == []
+
+
 def test_closing_does_not_wait_for_ever() -> None:
     """A call that hangs is left behind."""
     release = threading.Event()
@@ -331,6 +343,15 @@ PROGRAMS = {
         def fails(sample):
             raise ConnectionError()
         buffer = RewardBuffer(Retry(FunctionReward(fails), wait=3600.0, max_wait=3600.0, deadline=None))
+        buffer.add([Sample()])
+        time.sleep(0.2)
+    """,
+    "a retry sleeps in a pool of the user's": """
+        from concurrent.futures import ThreadPoolExecutor
+        def fails(sample):
+            raise ConnectionError()
+        retry = Retry(FunctionReward(fails), wait=3600.0, max_wait=3600.0, deadline=None)
+        buffer = RewardBuffer(retry, executor=ThreadPoolExecutor(2))
         buffer.add([Sample()])
         time.sleep(0.2)
     """,

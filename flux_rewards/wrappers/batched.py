@@ -32,4 +32,4 @@ class Batched(Wrapper):
 
     def __init__(self, reward: RewardFunction, batch_size: int, *, name: str | None = None) -> None:
         super().__init__(reward, name=name)
-        self.leaf_batch_size = whole_number(batch_size, "batch_size", self.name, low=1)
+        self.leaf_batch_size = whole_number(batch_size, "batch_size", self.label, low=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 from collections.abc import Sequence
@@ -11,15 +12,14 @@ import flux_rewards
 from flux_rewards.base import RewardFunction
 from flux_rewards.data import FIELDS
 from flux_rewards.errors import ConfigError, InputError, brief
-from flux_rewards.fingerprint import fingerprint
+from flux_rewards.fingerprint import Memo, fingerprint
 from flux_rewards.meaning import Opaque, meaning_of
 from flux_rewards.views import Reading, has_media, view_of
 
 if TYPE_CHECKING:
     from flux_rewards.chunks import Chunk
-    from flux_rewards.data import Sample
 
-__all__ = ["fields_read", "keys_of_units", "reward_digest"]
+__all__ = ["fields_read", "keys_of_units", "reward_digest", "settings_digest"]
 
 KEY_VERSION = 1
 """Changes with what goes into a key, or with the form of a value."""
@@ -47,12 +47,44 @@ def reward_digest(reward: Any) -> bytes:
     if not reward.revision:
         remedy = f"set {kind.__name__}.revision = '1', and change it whenever the code decides otherwise"
         digest.update(_told(kind, reward.name, "its code", remedy))
-    parameters = {name: value for name, value in reward.all_parameters.items() if name not in reward.neutral_parameters}
+    parameters = _deciding(reward)
     remedy = "give it plain values, or objects of them"
     for name in sorted(parameters):
         digest.update(_told([name, parameters[name]], reward.name, f"the parameter {name}", remedy))
     digest.update(_told(list(reward.decided_by), reward.name, "decided_by", remedy))
     return digest.digest()
+
+
+def settings_digest(reward: Any) -> bytes:
+    """Digest what may be changed while a reward is in use: plain parameters, and attributes of their names.
+
+    Examples:
+        >>> from flux_rewards import LengthReward
+        >>> reward = LengthReward(target=4)
+        >>> before = settings_digest(reward)
+        >>> reward.target = 5
+        >>> settings_digest(reward) == before
+        False
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(_deciding(reward).items()):
+        with contextlib.suppress(Opaque):
+            digest.update(fingerprint([name, value], unknown=_not_plain))
+        attribute = vars(reward).get(name)
+        if isinstance(value, _SCALARS) and isinstance(attribute, _SCALARS):
+            digest.update(fingerprint(attribute))
+    return digest.digest()
+
+
+_SCALARS = (bool, int, float, str)
+
+
+def _not_plain(value: Any) -> bytes:
+    raise Opaque(type(value).__name__)
+
+
+def _deciding(reward: Any) -> dict[str, Any]:
+    return {name: value for name, value in reward.all_parameters.items() if name not in reward.neutral_parameters}
 
 
 def _told(value: Any, reward: str, what: str, remedy: str) -> bytes:
@@ -121,15 +153,13 @@ class _Reader:
         self._key = reward_key
         self._fields = fields
         self._chunk = chunk
-        self._memo: dict[int, bytes] = {}
-        self._kept: list[Sample] = []  # the memo goes by id
+        self._memo: Memo = {}
 
     def digest(self, row: int) -> bytes:
         chunk, position = self._chunk, self._chunk.positions[row]
         sample, reward = chunk.samples[row], chunk.reward
         if has_media(sample):  # as the reward sees them: pixels, not file names
             sample = view_of(sample, Reading(reward.use_tensor_inputs, reward.name, position))
-            self._kept.append(sample)
         # Token rewards must fit the tokens, whether or not the reward reads those.
         length = None if sample.token_ids is None else len(sample.token_ids)
         digest = hashlib.sha256(self._key + str(length).encode())

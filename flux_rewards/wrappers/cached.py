@@ -13,7 +13,7 @@ from flux_rewards.data import FIELDS
 from flux_rewards.errors import ComputeError, ConfigError, brief, close_match
 from flux_rewards.store import MemoryStore, SQLiteStore, Store
 from flux_rewards.validation import texts, whole_number
-from flux_rewards.wrappers.cache_keys import fields_read, keys_of_units, reward_digest
+from flux_rewards.wrappers.cache_keys import fields_read, keys_of_units, reward_digest, settings_digest
 from flux_rewards.wrappers.cache_rows import packed_rows, unpacked_rows
 from flux_rewards.wrappers.wrapper import CallWrapper
 
@@ -78,13 +78,13 @@ class Cached(CallWrapper):
     ) -> None:
         super().__init__(reward, name=name)
         if path is not None and not isinstance(path, (str, os.PathLike)):
-            raise ConfigError(f"path must be the path of a file, found {brief(path)}", reward=self.name)
+            raise ConfigError(f"path must be the path of a file, found {brief(path)}", reward=self.label)
         self.path = path
-        self.max_bytes = max_bytes if max_bytes is None else whole_number(max_bytes, "max_bytes", self.name, low=1)
-        self.fields = None if fields is None else tuple(texts(fields, "fields", self.name))
+        self.max_bytes = max_bytes if max_bytes is None else whole_number(max_bytes, "max_bytes", self.label, low=1)
+        self.fields = None if fields is None else tuple(texts(fields, "fields", self.label))
         for field in self.fields or ():
             if field not in FIELDS:
-                raise ConfigError(f"{field!r} is not a field of Sample{close_match(field, FIELDS)}", reward=self.name)
+                raise ConfigError(f"{field!r} is not a field of Sample{close_match(field, FIELDS)}", reward=self.label)
         self.store: Store = (
             MemoryStore(self.max_bytes or MEMORY_BYTES) if path is None else SQLiteStore(path, self.max_bytes)
         )
@@ -146,6 +146,8 @@ class Cached(CallWrapper):
     def _keys(self, chunk: Chunk, units: Sequence[Sequence[int]]) -> list[list[bytes] | None]:
         reward = chunk.reward
         digest = self._digests.get(id(reward)) or self._digests.setdefault(id(reward), reward_digest(reward))
+        # What the code closes over is looked at once: it may count its own calls there.
+        digest += settings_digest(reward)
         keys = keys_of_units(digest, fields_read(reward, self.fields), chunk, units)
         notes = chunk.notes.setdefault(id(self), {})
         for unit, unit_keys in zip(units, keys, strict=True):

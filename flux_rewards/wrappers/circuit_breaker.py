@@ -28,6 +28,7 @@ class _Circuit:
     failures: int = 0  # in a row
     open_until: float | None = None  # None: closed
     last: str = ""
+    tries: bool = False  # one call is under way to see whether all is well again
 
 
 class CircuitBreaker(CallWrapper):
@@ -68,8 +69,8 @@ class CircuitBreaker(CallWrapper):
         name: str | None = None,
     ) -> None:
         super().__init__(reward, name=name)
-        self.failures = whole_number(failures, "failures", self.name, low=1)
-        self.reset_after = number(reset_after, "reset_after", self.name, low=0.0)
+        self.failures = whole_number(failures, "failures", self.label, low=1)
+        self.reset_after = number(reset_after, "reset_after", self.label, low=0.0)
         self.clock = clock
         self._lock = threading.Lock()
         self._circuits: dict[int, _Circuit] = {}
@@ -85,11 +86,13 @@ class CircuitBreaker(CallWrapper):
             if circuit.open_until is not None:
                 if now() < circuit.open_until:
                     return chunk.failure(self._refusal(circuit, circuit.open_until - now()))
-                circuit.open_until = now() + self.reset_after  # this call is the one that is tried
+                circuit.open_until, circuit.tries = now() + self.reset_after, True  # this call is the one
         scored = proceed(chunk)
         blamed = [row for row, cause in scored.causes.items() if not isinstance(cause, InputError)]
         with self._lock:
-            if len(scored.causes) < len(chunk):
+            circuit.tries = False
+            abandoned = bool(scored.causes) and chunk.stop_at_failure  # then rows without a cause were not scored
+            if len(scored.causes) < len(chunk) and not abandoned:
                 circuit.failures, circuit.open_until = 0, None
             elif blamed:
                 circuit.failures += 1
@@ -99,7 +102,7 @@ class CircuitBreaker(CallWrapper):
         return scored
 
     def _refusal(self, circuit: _Circuit, seconds: float) -> ComputeError:
+        then = "one call is being tried now" if circuit.tries else f"the next try is in {seconds:.0f} s"
         return ComputeError(
-            f"not called: {circuit.failures} calls in a row failed, the last with {circuit.last}; the next try is in "
-            f"{seconds:.0f} s"
+            f"not called: {circuit.failures} calls in a row failed, the last with {circuit.last}; {then}"
         )

@@ -56,8 +56,8 @@ class MaskErrors(Wrapper):
         name: str | None = None,
     ) -> None:
         super().__init__(reward, name=name)
-        self.max_failure_rate = number(max_failure_rate, "max_failure_rate", self.name, low=0.0, high=1.0)
-        self.on_error = on_error if on_error is None else number(on_error, "on_error", self.name)
+        self.max_failure_rate = number(max_failure_rate, "max_failure_rate", self.label, low=0.0, high=1.0)
+        self.on_error = on_error if on_error is None else number(on_error, "on_error", self.label)
         if self.bounds is not None and self.on_error is not None:
             self.bounds = (min(self.bounds[0], self.on_error), max(self.bounds[1], self.on_error))
 

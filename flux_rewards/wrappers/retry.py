@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import random
 import time
 from collections.abc import Callable
@@ -69,12 +70,12 @@ class Retry(CallWrapper):
         name: str | None = None,
     ) -> None:
         super().__init__(reward, name=name)
-        self.attempts = whole_number(attempts, "attempts", self.name, low=1)
-        self.wait = number(wait, "wait", self.name, low=0.0)
-        self.max_wait = number(max_wait, "max_wait", self.name, low=0.0)
-        self.deadline = deadline if deadline is None else number(deadline, "deadline", self.name, above=0.0)
+        self.attempts = whole_number(attempts, "attempts", self.label, low=1)
+        self.wait = number(wait, "wait", self.label, low=0.0)
+        self.max_wait = number(max_wait, "max_wait", self.label, low=0.0)
+        self.deadline = deadline if deadline is None else number(deadline, "deadline", self.label, above=0.0)
         if sleep is not None and not isinstance(sleep, str) and not callable(sleep):
-            raise ConfigError(f"sleep must be callable or a dotted path, found {brief(sleep)}", reward=self.name)
+            raise ConfigError(f"sleep must be callable or a dotted path, found {brief(sleep)}", reward=self.label)
         self.sleep = sleep
         self._random = random.Random()  # noqa: S311  # its own: the caller's generator is left alone
 
@@ -86,14 +87,17 @@ class Retry(CallWrapper):
         started = time.monotonic()
         slept = 0.0
         scored = proceed(chunk)
-        for attempt in range(1, self.attempts):
+        for attempt in itertools.count(1):
             again = [row for row, cause in scored.causes.items() if cause.retryable]
             if not again:
                 break
+            if attempt == self.attempts:
+                return scored.noting(again, f"the last of {attempt} attempts") if attempt > 1 else scored
             pause = self._pause(attempt, [scored.causes[row].retry_after for row in again])
             passed = max(time.monotonic() - started, slept)  # an injected sleep may not take its time
             if self.deadline is not None and passed + pause > self.deadline:
-                break
+                late = f"a pause of {pause:.1f} s would end after the deadline of {self.deadline:g} s"
+                return scored.noting(again, f"attempt {attempt} of {self.attempts}; {late}")
             slept += pause
             self._rest(chunk, pause)
             if chunk.reward.scope == "group":

@@ -28,6 +28,7 @@ class Wrapper(UnaryCombinator, abstract=True):
 
     def __init__(self, reward: RewardFunction, *, name: str | None = None) -> None:
         super().__init__(reward, name=name)
+        self.label = self.name  # in errors about its own parameters
         if name is None:
             self.name = reward.name
         self.bounds = reward.bounds

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -440,6 +440,50 @@ def test_fields_that_are_not_read_do_not_count() -> None:
     vague.asked.clear()
     Cached(vague, fields=["response"])([Sample(response="a", metadata={"step": step}) for step in range(3)])
     assert len(vague.asked) == 1
+
+
+class Lazy(Mapping[str, Any]):
+    """Metadata that are made when they are looked at, as rows of a data set are."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __getitem__(self, key: str) -> Any:
+        return np.full(4, self.number)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(["array"])
+
+    def __len__(self) -> int:
+        return 1
+
+
+def test_values_that_live_shortly_are_told_apart() -> None:
+    """Another may have the place in memory that one had."""
+    reward = Cached(FunctionReward(lambda sample: float(sample.metadata["array"][0]), name="first"))
+    samples = [Sample(metadata=Lazy(number)) for number in range(200)]
+    assert reward(samples).rewards.tolist() == list(range(200))
+
+
+def test_a_parameter_that_changes_is_another_one() -> None:
+    """In place, or as an attribute of its name."""
+    words = ["a"]
+
+    class Words(RewardFunction):
+        def __init__(self, words: list[str], weight: float = 1.0) -> None:
+            self.words, self.weight = words, weight
+
+        def compute_reward(self, sample: Sample) -> float:
+            return self.weight * (str(sample.response) in self.words)
+
+    leaf = Words(words)
+    reward = Cached(leaf)
+    assert reward(texts("a", "b")).rewards.tolist() == [1.0, 0.0]
+    words.append("b")
+    assert reward(texts("a", "b")).rewards.tolist() == [1.0, 1.0]
+    leaf.weight = 2.0
+    assert reward(texts("a", "b")).rewards.tolist() == [2.0, 2.0]
+    assert reward(texts("a", "b")).stats["Words"].cache_hits == 2
 
 
 def test_what_has_no_content_is_refused() -> None:

@@ -1,7 +1,10 @@
 """`CircuitBreaker`: closed, open, and one call that tries."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rewards_of_our_own import Told, told
 
@@ -14,6 +17,7 @@ from flux_rewards import (
     InputError,
     MaskErrors,
     Retry,
+    RewardFunction,
     Sample,
 )
 
@@ -91,6 +95,25 @@ def test_a_bad_sample_is_not_the_services_fault() -> None:
     values: list[Any] = [InputError("cannot be read")] * 9 + [1.0]
     batch = MaskErrors(CircuitBreaker(Told(), 3), 1.0)(told(*values))
     assert batch.rewards[9] == 1.0
+
+
+def test_a_call_that_was_given_up_is_no_success(tmp_path: Path) -> None:
+    """A batch with an image that cannot be read says nothing about the service."""
+    calls: list[int] = []
+
+    class Down(RewardFunction):
+        required_fields = ("image",)
+
+        def compute_rewards(self, samples: Sequence[Sample]) -> Any:
+            calls.append(len(samples))
+            raise ConnectionError("refused")
+
+    reward = CircuitBreaker(Down(), 2)
+    good, bad = Sample(image=np.zeros((2, 2, 3), np.uint8)), Sample(image=tmp_path / "missing.png")
+    for samples in ([good], [good, bad], [good], [good]):
+        with pytest.raises((ComputeError, InputError)):
+            reward(samples)
+    assert calls == [1, 1]
 
 
 def test_leaves_have_circuits_of_their_own() -> None:

@@ -73,7 +73,7 @@ def test_only_what_failed_is_tried_again(kind: type[Failing]) -> None:
     assert np.isnan(batch.rewards).tolist() == [False] * 4 + [True, False]
     assert batch.rewards[[0, 1, 2, 3, 5]].tolist() == [0.0, 1.0, 2.0, 3.0, 5.0]
     assert [leaf.asked.count(number) for number in range(6)] == [1, 2, 1, 3, 3, 1]
-    assert batch.errors == {4: "ConnectionError: reset"}
+    assert batch.errors == {4: "ConnectionError: reset (the last of 3 attempts)"}
     # One sample after the other pauses once, twice, twice; a batch pauses twice for all of them.
     assert batch.stats[kind.__name__].retries == len(pauses) == (5 if kind is Flaky else 2)
 
@@ -128,6 +128,17 @@ def test_no_pause_goes_beyond_the_deadline() -> None:
     leaf = Flaky(RemoteError("busy", retryable=True, retry_after=25.0))
     MaskErrors(Retry(leaf, 9, deadline=60.0, sleep=pauses.append), 1.0)(samples(9))
     assert (len(pauses), leaf.asked) == (2, [0, 0, 0])
+
+
+def test_a_retry_that_gives_up_says_why() -> None:
+    """After how many attempts, or for which pause; an error that is raised says it too."""
+    late = RemoteError("busy", retryable=True, retry_after=60.0)
+    batch = MaskErrors(Retry(Flaky(late), 5, deadline=5.0), 1.0)(samples(9))
+    assert "(attempt 1 of 5; a pause of 60." in batch.errors[0]
+    assert "would end after the deadline of 5 s)" in batch.errors[0]
+    with pytest.raises(ComputeError, match=r"sample 0: ConnectionError: x \(the last of 3 attempts\)") as caught:
+        Retry(Flaky(ConnectionError("x")), 3, sleep=lambda seconds: None)(samples(9))
+    assert isinstance(caught.value.__cause__, ConnectionError)
 
 
 def test_a_cancelled_call_does_not_sleep_on() -> None:
@@ -239,8 +250,8 @@ def test_a_fifth_of_all_calls_fails(call_in_pool: bool) -> None:
     "arguments", [{"attempts": 0}, {"wait": -1.0}, {"max_wait": float("inf")}, {"deadline": 0.0}, {"sleep": 3}]
 )
 def test_wrong_arguments_are_refused(arguments: dict[str, Any]) -> None:
-    """By name."""
-    with pytest.raises(ConfigError, match=next(iter(arguments))):
+    """By name, and as the wrapper's own."""
+    with pytest.raises(ConfigError, match=rf"reward 'Retry\(Flaky\)': {next(iter(arguments))}"):
         Retry(Flaky(ValueError()), **arguments)
 
 

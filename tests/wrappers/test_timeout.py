@@ -1,6 +1,7 @@
 """`Timeout`: what is over its time, what becomes of it, and what it holds."""
 
 import concurrent.futures
+import contextvars
 import re
 import threading
 import time
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from rewards_of_our_own import Watched
 
 from flux_rewards import (
@@ -191,6 +193,28 @@ def test_a_reward_may_call_itself_and_others_within_its_limit() -> None:
     assert reward(batch_of).rewards.tolist() == [0.0, 0.0, 3.0, 4.0]
     with Executor(threads=1) as executor:
         assert executor.submit(reward, batch_of).result(timeout=60).rewards.tolist() == [0.0, 0.0, 3.0, 4.0]
+
+
+def test_the_thread_of_a_call_stands_in_for_its_caller() -> None:
+    """Gradient mode and context variables are the caller's."""
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="lost")
+    seen: list[Any] = []
+
+    def look(sample: Sample) -> float:
+        seen.append((torch.is_grad_enabled(), torch.is_inference_mode_enabled(), variable.get()))
+        return 1.0
+
+    token = variable.set("kept")
+    try:
+        reward = Timeout(FunctionReward(look), 60.0)
+        reward([Sample()])
+        with torch.no_grad():
+            reward([Sample()])
+        with torch.inference_mode():
+            reward([Sample()])
+    finally:
+        variable.reset(token)
+    assert seen == [(True, False, "kept"), (False, False, "kept"), (False, True, "kept")]
 
 
 def test_a_pool_survives_calls_that_hang() -> None:
