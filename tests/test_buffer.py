@@ -166,6 +166,27 @@ def test_a_failure_in_a_worker_comes_out_of_finalize() -> None:
         assert buffer.finalize(timeout=60).rewards.tolist() == [3.0]
 
 
+@pytest.mark.parametrize("options", [{}, {"num_workers": 16}, {"batch_size": 32, "num_workers": 2}], ids=str)
+def test_one_sample_of_a_thousand_raises(options: dict[str, Any]) -> None:
+    """Masked, it alone has no score; unmasked, it is the one that is named."""
+    values: list[Any] = [float(index) for index in range(1000)]
+    values[617] = RuntimeError("bad")
+    for masked in (True, False):
+        leaf = Told(**options)
+        with RewardBuffer(MaskErrors(leaf) if masked else leaf) as buffer:
+            for start in range(0, 1000, 90):
+                buffer.add(told(*values)[start : start + 90])
+            if masked:
+                batch = buffer.finalize(timeout=60)
+                assert batch.errors == {617: "RuntimeError: bad"}
+                assert np.delete(batch.rewards, 617).tolist() == [float(index) for index in range(1000) if index != 617]
+                assert (batch.stats["Told"].samples, batch.stats["Told"].failures) == (1000, 1)
+            else:
+                with pytest.raises(ComputeError, match="RuntimeError: bad") as caught:
+                    buffer.finalize(timeout=60)
+                assert (caught.value.reward, caught.value.index) == ("Told", 617)
+
+
 def test_masked_failures_keep_their_place() -> None:
     """Nothing is lost and nothing moves."""
     values: list[Any] = [float(index) for index in range(12)]
