@@ -2,10 +2,9 @@
 
     python tests/benchmarks/cache.py
 
-The peer is a table of JSON in SQLite that is asked for one sample after the other, as caches of judges are often
-written. The first table has hits a second (median of interleaved rounds, each with a new object on the same file). Then a
-process that writes scores is killed at random 50 times, and every score that is kept is compared with its own
-recomputation.
+The peer is a table of JSON in SQLite that is asked for one sample after the other, as caches of judges often are. The
+first table has hits a second (median of interleaved rounds, each with a new object on the same file). Then a process
+that writes scores is killed at random 50 times, and every score that is kept is compared with its own recomputation.
 """
 
 from __future__ import annotations
