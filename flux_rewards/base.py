@@ -10,7 +10,7 @@ import numpy as np
 
 from flux_rewards.contract import SETUP_ERRORS, Scored, locate, read_rows, reason
 from flux_rewards.data import FIELDS, MEDIA_FIELDS, RewardBatch, RewardOutput, Sample
-from flux_rewards.errors import ContractError, FluxRewardsError, InputError, brief
+from flux_rewards.errors import ConfigError, ContractError, FluxRewardsError, InputError, brief
 from flux_rewards.executor import default_executor
 from flux_rewards.parameters import Parametrised
 from flux_rewards.validation import interval, number, whole_number
@@ -164,6 +164,8 @@ class RewardFunction(Parametrised):
         for option, value in given.items():
             if value is not None:
                 setattr(self, option, value)
+        if not (async_reward is None or isinstance(async_reward, bool)):
+            raise ConfigError(f"async_reward must be True or False, found {brief(async_reward)}", reward=self.name)
         for option in ("batch_size", "num_workers"):
             if given[option] is not None:
                 whole_number(given[option], option, self.name, low=1)
@@ -231,7 +233,8 @@ class RewardFunction(Parametrised):
     def check_samples(self, samples: Sequence[Sample]) -> None:
         """Raise an `InputError` unless every sample has the required fields."""
         if isinstance(samples, (str, bytes, Mapping, Sample)) or not isinstance(samples, Sequence):
-            raise InputError(f"expected a list of Sample, found {brief(samples)}", reward=self.name)
+            found = f"found {brief(samples)}; write [sample] for one, list(samples) for an iterator"
+            raise InputError(f"expected a list of Sample, {found}", reward=self.name)
         self.__check_settings()
         for index, sample in enumerate(samples):
             if not isinstance(sample, Sample):

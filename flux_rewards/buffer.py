@@ -116,8 +116,8 @@ class RewardBuffer:
         """Score what is left, wait for the rest, and begin a new step.
 
         Args:
-            timeout: Seconds to wait. After a `TimeoutError` the work goes on: finalize again, or `clear`. It is looked
-                at between the chunks of leaves that run in this thread.
+            timeout: Seconds to wait. After a `TimeoutError`, or Ctrl-C, the work goes on: finalize again, or `clear`.
+                It is looked at between the chunks of leaves that run in this thread.
 
         Returns:
             The rewards of all samples, in the order in which they were added.
@@ -140,9 +140,10 @@ class RewardBuffer:
                 executor.help_out(step.job)
                 self._wait(step.job, until, tell)
                 tell()
-        except BaseException:
-            self._begin(step)
-            raise
+        except BaseException as error:
+            if not isinstance(error, KeyboardInterrupt) or step.job.finished.done():
+                self._begin(step)
+            raise  # after an interrupt of the waiting the work goes on, as after a time-out
         if not step.job.finished.done():
             raise TimeoutError(f"not done after {timeout:g} s: still waiting for {step.job.waiting_for()}")
         self._begin(step)

@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import signal
 import threading
 import time
 from collections.abc import Sequence
@@ -254,6 +255,31 @@ def test_finalize_stops_between_the_chunks_of_this_thread() -> None:
         assert leaf.calls == [10]
         assert buffer.finalize(timeout=60).rewards.tolist() == list(range(40))
     assert leaf.calls == [10] * 4
+
+
+def test_an_interrupted_finalize_can_be_called_again() -> None:
+    """As in a notebook: what is under way goes on, and nothing is scored twice."""
+    release = threading.Event()
+    leaf = Watched()
+
+    class Slow(RewardFunction):
+        def compute_rewards(self, samples: Sequence[Sample]) -> Any:
+            release.wait(60)
+            return leaf(samples)
+
+    with RewardBuffer(Slow()) as buffer:
+        buffer.add(SAMPLES)
+        main = threading.get_ident()
+        threading.Timer(0.2, lambda: signal.pthread_kill(main, signal.SIGINT)).start()
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                buffer.finalize(timeout=60)
+        finally:
+            signal.signal(signal.SIGINT, before)
+        release.set()
+        assert buffer.finalize(timeout=60).rewards.tolist() == list(range(40))
+    assert leaf.calls == [40]
 
 
 def test_clear_drops_the_step() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -28,6 +29,8 @@ _log = logging.getLogger(__name__)
 MEMORY_BYTES = 256 * 2**20
 WRITE_SECONDS = 0.05
 """Scores that come quicker than this are written together; a crash loses no more."""
+PAUSE_SECONDS = 60
+"""How long a file that failed is left alone."""
 
 
 class Cached(CallWrapper):
@@ -54,7 +57,8 @@ class Cached(CallWrapper):
         InputError: On a call, a field holds something that cannot be told apart by its content.
         ContractError: On a call, metadata that would not come back as they were.
 
-    A file that cannot be read or written at the moment costs time, not the run: that is logged as a warning.
+    A file that cannot be read or written at the moment costs scores, not the run: it is left alone for a minute, with a
+    warning in the log. Another process that writes is waited for, up to 30 seconds.
 
     Examples:
         >>> from flux_rewards import FunctionReward
@@ -88,16 +92,18 @@ class Cached(CallWrapper):
         self.store: Store = (
             MemoryStore(self.max_bytes or MEMORY_BYTES) if path is None else SQLiteStore(path, self.max_bytes)
         )
+        self._usable_from = -math.inf
         self._digests: dict[int, bytes] = {}
 
     def recall(self, chunk: Chunk, units: Sequence[Sequence[int]]) -> Recalled:
         """Look the units up; of equal ones that are not known, one is to be computed."""
         keys = self._keys(chunk, units)
+        found: dict[bytes, bytes] = {}
         try:
-            found = self.store.get(list({key for unit in keys for key in unit or ()}))
+            if time.monotonic() >= self._usable_from:
+                found = self.store.get(list({key for unit in keys for key in unit or ()}))
         except ComputeError as error:
-            _log.warning("reward %r: the cache cannot be read, and all is computed: %s", self.name, error)
-            found = {}
+            self._leave_alone("read", error)
         known: list[int] = []
         values: list[bytes] = []
         twins: dict[int, int] = {}
@@ -168,8 +174,14 @@ class Cached(CallWrapper):
 
     def _write(self, gathered: dict[bytes, bytes]) -> None:
         try:
-            if gathered:
+            if gathered and time.monotonic() >= self._usable_from:
                 self.store.put(gathered)
         except ComputeError as error:
-            _log.warning("reward %r: the cache cannot be written, and scores are lost to it: %s", self.name, error)
+            self._leave_alone("written", error)
         gathered.clear()
+
+    def _leave_alone(self, what: str, error: ComputeError) -> None:
+        """Whoever holds the file may hold it for long; to wait again and again would be worse than to compute."""
+        self._usable_from = time.monotonic() + PAUSE_SECONDS
+        text = "reward %r: the cache cannot be %s, and is left alone for %d s: %s"
+        _log.warning(text, self.name, what, PAUSE_SECONDS, error)

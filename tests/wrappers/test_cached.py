@@ -38,6 +38,7 @@ from flux_rewards import (
     Sample,
     Scale,
 )
+from flux_rewards.store import SQLiteStore
 
 
 class Counted(RewardFunction):
@@ -541,9 +542,30 @@ def test_a_lost_file_costs_time_and_not_the_run(tmp_path: Path, caplog: pytest.L
     damaged[4096:] = b"\xff" * (len(damaged) - 4096)
     file.write_bytes(damaged)
     assert reward(texts("a", "bb")).rewards.tolist() == [1.0, 2.0]
-    assert "cannot be" in caplog.text
+    assert "the cache cannot be read, and is left alone" in caplog.text
     with pytest.raises(ConfigError, match=f"{tmp_path} cannot be opened"):
         Cached(leaf, tmp_path)(texts("a"))
+
+
+def test_a_file_that_failed_is_left_alone_for_a_while(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One wait is enough: the run is not held up by it again and again."""
+    leaf = Counted()
+    reward = Cached(leaf, tmp_path / "scores.sqlite")
+    asked: list[int] = []
+
+    class Locked(SQLiteStore):
+        def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+            asked.append(len(keys))
+            raise ComputeError("locked by another process")
+
+    store, reward.store = reward.store, Locked(tmp_path / "scores.sqlite")
+    for _ in range(5):
+        assert reward(texts("a", "bb")).rewards.tolist() == [1.0, 2.0]
+    assert len(asked) == 1
+    assert caplog.text.count("is left alone for 60 s: locked by another process") == 1
+    reward.store, reward._usable_from = store, 0.0  # a minute later
+    reward(texts("a"))
+    assert reward(texts("a")).stats["Counted"].cache_hits == 1
 
 
 def test_many_threads_share_a_file(tmp_path: Path) -> None:
