@@ -81,7 +81,11 @@ class Parametrised:
         return {**defaults, **self.parameters}
 
     def _state(self) -> dict[str, Any]:
-        return {name: vars(self)[name] for name in self.settings if name in vars(self)}
+        """What may have been set since: the settings, and plain attributes that have a parameter's name."""
+        held = vars(self)
+        state = {name: held[name] for name in self.settings if name in held}
+        named = {name: held[name] for name in self.all_parameters if name in held}
+        return state | {name: value for name, value in named.items() if isinstance(value, (bool, int, float, str))}
 
     def __repr__(self) -> str:
         shown = (f"{name}={_shown(name, value)}" for name, value in self.parameters.items())

@@ -133,3 +133,42 @@ def set_afterwards(threshold: float) -> Longer:
     reward = Longer()
     reward.threshold = threshold
     return reward
+
+
+class Counted(RewardFunction):
+    """The length of the response times a factor; notes whom it was asked for."""
+
+    required_fields = ("response",)
+    optional_fields: Sequence[str] | None = ()
+
+    def __init__(self, factor: float = 1.0, **options: Any) -> None:
+        super().__init__(**options)
+        self.factor = factor
+        self.asked: list[str] = []
+
+    def compute_reward(self, sample: Sample) -> float:
+        self.asked.append(str(sample.response))
+        return self.factor * len(str(sample.response))
+
+
+class CountedAll(Counted):
+    """The same, by an author who does not say which fields it reads."""
+
+    optional_fields = None
+
+
+class Gated(RewardFunction):
+    """Tells that it has begun, and ends when it is released; notes whom it has scored."""
+
+    batch_size = 1
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.begun, self.release = threading.Event(), threading.Event()
+        self.scored: list[Any] = []
+
+    def compute_rewards(self, samples: Sequence[Sample]) -> Any:
+        self.begun.set()
+        self.release.wait(60)
+        self.scored += [sample.response for sample in samples]
+        return [1.0] * len(samples)

@@ -20,6 +20,7 @@ from flux_rewards import (
     ContractError,
     FunctionReward,
     InputError,
+    LengthReward,
     RewardBatch,
     RewardFunction,
     RewardOutput,
@@ -332,6 +333,18 @@ def test_bad_options_are_refused(options: dict[str, Any]) -> None:
     """In the constructor, by name."""
     with pytest.raises(ConfigError, match=next(iter(options))):
         Told(**options)
+
+
+def test_a_parameter_that_was_set_later_travels_along() -> None:
+    """A curriculum sets it as an attribute; a copy, in another process too, scores as the original does."""
+    reward = LengthReward(target=2)
+    reward.target = 4
+    samples = [Sample(response="one two three four")]
+    assert reward(samples).rewards.tolist() == [1.0]
+    for other in (pickle.loads(pickle.dumps(reward)), copy.deepcopy(reward)):
+        assert other(samples).rewards.tolist() == [1.0]
+        assert other == reward
+    assert reward != LengthReward(target=2)
 
 
 def test_a_reward_prints_compares_copies_and_rebuilds() -> None:

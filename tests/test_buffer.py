@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rewards_of_our_own import Characters, GroupMean, Told, Watched, told
+from rewards_of_our_own import Characters, Gated, GroupMean, Told, Watched, told
 
 from flux_rewards import (
     Cached,
@@ -284,27 +284,16 @@ def test_an_interrupted_finalize_can_be_called_again() -> None:
 
 def test_clear_drops_the_step() -> None:
     """And what is queued for it; a running call's rows go nowhere."""
-    begun, release = threading.Event(), threading.Event()
-    scored: list[str] = []
-
-    class Slow(RewardFunction):
-        batch_size = 1
-
-        def compute_rewards(self, samples: Sequence[Sample]) -> Any:
-            begun.set()
-            release.wait(60)
-            scored.append(str(samples[0].response))
-            return [1.0]
-
-    with RewardBuffer(Slow()) as buffer:
+    slow = Gated()
+    with RewardBuffer(slow) as buffer:
         buffer.add([Sample(response=text) for text in "abc"])
-        assert begun.wait(60)
+        assert slow.begun.wait(60)
         buffer.clear()
         assert len(buffer) == 0
-        release.set()
+        slow.release.set()
         buffer.add(Sample(response="d"))
         assert buffer.finalize(timeout=60).rewards.tolist() == [1.0]
-    assert scored == ["a", "d"]
+    assert slow.scored == ["a", "d"]
 
 
 def test_a_group_may_be_closed_where_nothing_looks_at_groups() -> None:

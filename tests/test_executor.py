@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rewards_of_our_own import Characters, GroupMean, Told, Watched, told
+from rewards_of_our_own import Characters, Gated, GroupMean, Told, Watched, told
 
 from flux_rewards import (
     Batched,
@@ -249,26 +249,15 @@ def test_result_waits_no_longer_than_asked() -> None:
 
 def test_cancel_starts_nothing_more() -> None:
     """What runs ends by itself; its rows are dropped."""
-    begun, release = threading.Event(), threading.Event()
-
-    class Slow(RewardFunction):
-        batch_size = 1
-        calls = 0
-
-        def compute_rewards(self, samples: Sequence[Sample]) -> Any:
-            type(self).calls += 1
-            begun.set()
-            release.wait(60)
-            return [1.0]
-
+    slow = Gated()
     with Executor() as executor:
-        pending = executor.submit(Slow(), SAMPLES)
-        assert begun.wait(60)
+        pending = executor.submit(slow, SAMPLES)
+        assert slow.begun.wait(60)
         pending.cancel()
         with pytest.raises(concurrent.futures.CancelledError):
             pending.result(60)
-        release.set()
-    assert Slow.calls == 1
+        slow.release.set()
+    assert len(slow.scored) == 1
 
 
 def test_pending_is_awaitable() -> None:
@@ -320,22 +309,13 @@ def test_giving_up_an_await_leaves_the_call_to_others() -> None:
 
 def test_the_callers_list_may_be_used_again() -> None:
     """As a rollout buffer is, while its samples are scored."""
-    begun, release = threading.Event(), threading.Event()
-
-    class Slow(RewardFunction):
-        batch_size = 1
-
-        def compute_rewards(self, samples: Sequence[Sample]) -> Any:
-            begun.set()
-            release.wait(60)
-            return [float(len(str(samples[0].response)))]
-
+    slow = Gated()
     samples = [Sample(response="a")] * 4
     with Executor() as executor:
-        pending = executor.submit(Slow(), samples)
-        assert begun.wait(60)
+        pending = executor.submit(slow, samples)
+        assert slow.begun.wait(60)
         samples[:] = [Sample(response="other")] * 4
-        release.set()
+        slow.release.set()
         assert pending.result(60).rewards.tolist() == [1.0] * 4
 
 
@@ -395,23 +375,14 @@ def test_a_closed_executor_refuses_calls() -> None:
 
 def test_closing_does_not_leave_anyone_waiting() -> None:
     """A call that was cut off raises."""
-    begun, release = threading.Event(), threading.Event()
-
-    class Slow(RewardFunction):
-        batch_size = 1
-
-        def compute_rewards(self, samples: Sequence[Sample]) -> Any:
-            begun.set()
-            release.wait(60)
-            return [1.0]
-
+    slow = Gated()
     executor = Executor(threads=1)
-    pending = executor.submit(CompositeReward([(Slow(), 1.0), (Slow(), 1.0)]), SAMPLES)
-    assert begun.wait(60)
+    pending = executor.submit(CompositeReward([(slow, 1.0), (Gated(), 1.0)]), SAMPLES)
+    assert slow.begun.wait(60)
     closer = threading.Thread(target=executor.close)
     closer.start()
     time.sleep(0.05)
-    release.set()
+    slow.release.set()
     closer.join(60)
     with pytest.raises(ContractError, match="closed"):
         pending.result(timeout=60)
@@ -456,25 +427,16 @@ def test_a_nested_call_waits_for_running_calls_only() -> None:
 
 def test_closing_frees_every_lane() -> None:
     """A reward whose call was cut off can be used again, at once."""
-    begun, release = threading.Event(), threading.Event()
-
-    class Slow(RewardFunction):
-        batch_size = 1
-
-        def compute_rewards(self, samples: Sequence[Sample]) -> Any:
-            begun.set()
-            release.wait(60)
-            return [1.0]
-
-    slow, queued = Slow(), Watched(batch_size=1)
+    slow = Gated()
+    queued = Watched(batch_size=1)
     executor = Executor(threads=1)
     pending = executor.submit(CompositeReward([(slow, 1.0), (queued, 1.0)]), [Sample(response="a")] * 2000)
-    assert begun.wait(60)
+    assert slow.begun.wait(60)
     closer = threading.Thread(target=executor.close)
     closer.start()
     with pytest.raises(ContractError, match="closed before the call ended"):
         pending.result(timeout=60)
-    release.set()
+    slow.release.set()
     closer.join(60)
     assert queued.calls == []
     assert queued([Sample(response="ab")]).rewards.tolist() == [2.0]

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rewards_of_our_own import Characters, GroupMean, Told, Watched, told
+from rewards_of_our_own import Characters, Gated, GroupMean, Told, Watched, told
 
 from flux_rewards import (
     Cached,
@@ -172,26 +172,16 @@ def test_a_process_that_dies_ends_the_call() -> None:
 @pytest.mark.parametrize("cancel", [False, True])
 def test_a_pool_that_is_shut_down_mid_flight(cancel: bool) -> None:
     """Ends the call with an error, or after what was queued where it still runs that; every lane is free again."""
-    begun, release = threading.Event(), threading.Event()
-
-    class Slow(RewardFunction):
-        batch_size = 1
-        num_workers = 2
-
-        def compute_rewards(self, samples: Sequence[Sample]) -> Any:
-            begun.set()
-            release.wait(60)
-            return [1.0]
-
+    slow = Gated(num_workers=2)
     pool = concurrent.futures.ThreadPoolExecutor(1)
-    slow, queued = Slow(), Watched(batch_size=1)
+    queued = Watched(batch_size=1)
     with RewardBuffer(CompositeReward([(slow, 1.0), (queued, 1.0)]), executor=pool) as buffer:
         buffer.add(SAMPLES)
-        assert begun.wait(60)
+        assert slow.begun.wait(60)
         closer = threading.Thread(target=pool.shutdown, kwargs={"cancel_futures": cancel})
         closer.start()
         time.sleep(0.05)
-        release.set()
+        slow.release.set()
         if cancel:
             with pytest.raises(ContractError, match="the pool was shut down before the call ended"):
                 buffer.finalize(timeout=60)
@@ -208,25 +198,17 @@ def test_a_pool_that_is_shut_down_mid_flight(cancel: bool) -> None:
 @pytest.mark.parametrize("kind", [concurrent.futures.ThreadPoolExecutor, WorkerPool])
 def test_a_shutdown_that_cancels_does_not_wait_for_itself(kind: type[concurrent.futures.Executor]) -> None:
     """It cancels with its lock held: whoever that wakes must not submit from there."""
-    begun, release = threading.Event(), threading.Event()
-
-    class Slow(RewardFunction):
-        batch_size = 1
-
-        def compute_rewards(self, samples: Sequence[Sample]) -> Any:
-            begun.set()
-            release.wait(60)
-            return [1.0]
-
-    one, other = Slow(name="one"), Slow(name="other")
+    slow = Gated()
+    one, other = slow, Gated()
     pool: concurrent.futures.Executor = kind(2)  # type: ignore[call-arg]
     pending = [Executor(pool=pool).submit(reward, [Sample()]) for reward in (one, one, other, one, other)]
-    assert begun.wait(60)
+    assert slow.begun.wait(60)
     closer = threading.Thread(target=pool.shutdown, kwargs={"wait": False, "cancel_futures": True}, daemon=True)
     closer.start()
     closer.join(30)
     assert not closer.is_alive()
-    release.set()
+    one.release.set()
+    other.release.set()
     outcomes = []
     for entry in pending:
         try:
@@ -240,25 +222,15 @@ def test_a_shutdown_that_cancels_does_not_wait_for_itself(kind: type[concurrent.
 
 def test_cancelled_work_passes_its_turn_on() -> None:
     """A lane that came free for a chunk of a pool that is gone is there for the others."""
-    begun, release = threading.Event(), threading.Event()
-
-    class Slow(RewardFunction):
-        batch_size = 1
-
-        def compute_rewards(self, samples: Sequence[Sample]) -> Any:
-            begun.set()
-            release.wait(60)
-            return [1.0]
-
-    slow = Slow()
+    slow = Gated()
     doomed = concurrent.futures.ThreadPoolExecutor(1)
     with Executor() as executor:
         first = executor.submit(slow, [Sample()])
-        assert begun.wait(60)
+        assert slow.begun.wait(60)
         lost = Executor(pool=doomed).submit(slow, [Sample()] * 3)
         second = executor.submit(slow, [Sample()] * 3)
         doomed.shutdown(cancel_futures=True)
-        release.set()
+        slow.release.set()
         assert first.result(60).rewards.tolist() == [1.0]
         assert second.result(60).rewards.tolist() == [1.0] * 3
         with pytest.raises(ContractError):

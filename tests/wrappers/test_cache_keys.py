@@ -15,33 +15,11 @@ import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rewards_of_our_own import Told
+from rewards_of_our_own import Counted, CountedAll, Told
 
 from flux_rewards import FunctionReward, RewardFunction, Sample
 from flux_rewards.meaning import meaning_of
 from flux_rewards.wrappers.cache_keys import reward_digest
-
-
-class Counted(RewardFunction):
-    """The length of the response times a factor; counts whom it was asked for."""
-
-    required_fields = ("response",)
-    optional_fields: Sequence[str] | None = ()
-
-    def __init__(self, factor: float = 1.0, **options: Any) -> None:
-        super().__init__(**options)
-        self.factor = factor
-        self.asked: list[str] = []
-
-    def compute_reward(self, sample: Sample) -> float:
-        self.asked.append(str(sample.response))
-        return self.factor * len(str(sample.response))
-
-
-class CountedAll(Counted):
-    """The same, by an author who does not say which fields it reads."""
-
-    optional_fields = None
 
 
 def helper(text: str) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from rewards_of_our_own import GroupMean, Told, told
+from rewards_of_our_own import Counted, CountedAll, GroupMean, Told, told
 
 from flux_rewards import (
     Cached,
@@ -39,28 +39,6 @@ from flux_rewards import (
     Scale,
 )
 from flux_rewards.store import SQLiteStore
-
-
-class Counted(RewardFunction):
-    """The length of the response times a factor; counts whom it was asked for."""
-
-    required_fields = ("response",)
-    optional_fields: Sequence[str] | None = ()
-
-    def __init__(self, factor: float = 1.0, **options: Any) -> None:
-        super().__init__(**options)
-        self.factor = factor
-        self.asked: list[str] = []
-
-    def compute_reward(self, sample: Sample) -> float:
-        self.asked.append(str(sample.response))
-        return self.factor * len(str(sample.response))
-
-
-class CountedAll(Counted):
-    """The same, by an author who does not say which fields it reads."""
-
-    optional_fields = None
 
 
 def texts(*responses: str) -> list[Sample]:
