@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
@@ -14,7 +15,7 @@ from flux_rewards.errors import ConfigError, ContractError, FluxRewardsError, In
 from flux_rewards.executor import default_executor
 from flux_rewards.parameters import Parametrised
 from flux_rewards.validation import interval, number, whole_number
-from flux_rewards.views import Reading, has_media, view_of
+from flux_rewards.views import Reading, any_media, view_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -236,22 +237,22 @@ class RewardFunction(Parametrised):
             found = f"found {brief(samples)}; write [sample] for one, list(samples) for an iterator"
             raise InputError(f"expected a list of Sample, {found}", reward=self.name)
         self.__check_settings()
-        for index, sample in enumerate(samples):
-            if not isinstance(sample, Sample):
-                raise InputError(
-                    f"expected a Sample, found {brief(sample)}; write Sample(prompt=..., response=...)",
-                    reward=self.name,
-                    index=index,
-                )
+        if not all(issubclass(kind, Sample) for kind in set(map(type, samples))):  # few kinds, many samples
+            index = [isinstance(sample, Sample) for sample in samples].index(False)
+            raise InputError(
+                f"expected a Sample, found {brief(samples[index])}; write Sample(prompt=..., response=...)",
+                reward=self.name,
+                index=index,
+            )
         for field in self.required_fields:
-            for index, sample in enumerate(samples):
-                if getattr(sample, field) is None:
-                    raise InputError(
-                        "the reward needs this field, and the sample has none",
-                        reward=self.name,
-                        field=field,
-                        index=index,
-                    )
+            missing = [value is None for value in map(operator.attrgetter(field), samples)]
+            if True in missing:
+                raise InputError(
+                    "the reward needs this field, and the sample has none",
+                    reward=self.name,
+                    field=field,
+                    index=missing.index(True),
+                )
 
     def __check_settings(self) -> None:
         if self.scope not in ("sample", "group"):
@@ -329,7 +330,7 @@ class RewardFunction(Parametrised):
         self, samples: Sequence[Sample], indices: Sequence[int]
     ) -> tuple[Sequence[Sample], dict[int, InputError]]:
         """Views with media as the author asked for them; those required are decoded here, one by one."""
-        if not any(has_media(sample) for sample in samples):
+        if not any_media(samples):
             return samples, {}
         needed = [field for field in self.required_fields if field in MEDIA_FIELDS]
         views: list[Sample] = []

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from flux_rewards import media
 from flux_rewards.data import MEDIA_FIELDS, Sample
 
-__all__ = ["Reading", "has_media", "view_of"]
+__all__ = ["Reading", "any_media", "view_of"]
 
 
 class Reading(NamedTuple):
@@ -66,13 +66,16 @@ def view_of(sample: Sample, reading: Reading) -> Sample:
     return view
 
 
-def has_media(sample: Sample) -> bool:
-    """Whether the sample holds any media; nothing is decoded to find out."""
-    if isinstance(sample, _View):
-        return bool(vars(sample)["_given"])
-    return not (
-        sample.image is None
-        and sample.video is None
-        and sample.condition_images is None
-        and sample.condition_videos is None
-    )
+def any_media(samples: Iterable[Sample]) -> bool:
+    """Whether any of the samples holds media; nothing is decoded to find out."""
+    for sample in samples:
+        held = vars(sample)
+        if (
+            held.get("image") is not None
+            or held.get("video") is not None
+            or held.get("condition_images") is not None
+            or held.get("condition_videos") is not None
+            or held.get("_given")  # a view, whose media are not decoded yet
+        ):
+            return True
+    return False

@@ -14,7 +14,7 @@ from flux_rewards.data import FIELDS
 from flux_rewards.errors import ConfigError, InputError, brief
 from flux_rewards.fingerprint import Memo, fingerprint
 from flux_rewards.meaning import Opaque, meaning_of
-from flux_rewards.views import Reading, has_media, view_of
+from flux_rewards.views import Reading, any_media, view_of
 
 if TYPE_CHECKING:
     from flux_rewards.chunks import Chunk
@@ -158,7 +158,7 @@ class _Reader:
     def digest(self, row: int) -> bytes:
         chunk, position = self._chunk, self._chunk.positions[row]
         sample, reward = chunk.samples[row], chunk.reward
-        if has_media(sample):  # as the reward sees them: pixels, not file names
+        if any_media([sample]):  # as the reward sees them: pixels, not file names
             sample = view_of(sample, Reading(reward.use_tensor_inputs, reward.name, position))
         # Token rewards must fit the tokens, whether or not the reward reads those.
         length = None if sample.token_ids is None else len(sample.token_ids)
