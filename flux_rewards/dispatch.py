@@ -106,20 +106,37 @@ class ThreadDispatch(Dispatch):
         job.hand_out(task)
 
     def submit(self) -> bool:
-        """Let a worker try."""
-        return self._give(self._work)
+        """Let a worker try, if there may be a lane when it gets there."""
+        if self._needs_lane:
+            reward, leaf = self.task.leaf.reward, self.task.leaf
+            if not self.lanes.send(id(self.pool), reward.num_workers, self.submit, leaf.patience):
+                return True
+        given = self._give(self._work)
+        if not given:
+            self._arrived()
+        return given
 
     def over(self, future: Future[Any]) -> None:
         """Cancelled, or broken; else the job knows."""
         if future.cancelled():
+            self._arrived()
             self._end(CancelledError())
             _unlocked(self.lanes.wake)  # it may have had its turn
         elif (error := future.exception()) is not None:
             self._end(error)
 
+    @property
+    def _needs_lane(self) -> bool:
+        return self.task.units is None
+
+    def _arrived(self) -> None:
+        if self._needs_lane:
+            self.lanes.arrived(id(self.pool))
+
     def _work(self) -> None:
         job, task, run = self.job, self.task, Run(self.job.stopped)
-        if task.units is None:
+        self._arrived()
+        if self._needs_lane:
             try:
                 lane = self._lane()
             except TimeoutError as error:
@@ -138,6 +155,7 @@ class ThreadDispatch(Dispatch):
                     more = job.run(task, run)
         finally:
             this_thread.in_pool = before
+            this_thread.free_soon = True
             if run.claim is not None:
                 run.claim.leave()
         for then in more:

@@ -50,7 +50,8 @@ class Executor:
     """Computes trees of rewards on threads, which start when they are first needed.
 
     Args:
-        threads: At most so many chunks run at once, whatever the rewards' `num_workers`.
+        threads: At most so many chunks run at once, whatever the rewards' `num_workers`. No more threads start than
+            find something to do.
         pool: Any `concurrent.futures.Executor` to run them on instead of the library's own threads; it is not shut down
             with this executor. In a pool of processes each worker builds the rewards from their parameters and keeps
             them; rewards and samples must pickle.
@@ -58,7 +59,7 @@ class Executor:
     Does not kill a running chunk: Python cannot. A reward that may hang needs a `Timeout`, or one of its own.
     """
 
-    def __init__(self, threads: int = 32, pool: FuturesExecutor | None = None) -> None:
+    def __init__(self, threads: int = 256, pool: FuturesExecutor | None = None) -> None:
         whole_number(threads, "threads", "", low=1)
         if pool is not None and not isinstance(pool, FuturesExecutor):
             raise ConfigError(f"pool must be a concurrent.futures.Executor, found {brief(pool)}")

@@ -27,8 +27,30 @@ class Lanes:
         self._in_flight = 0
         self._abandoned = 0
         self._stuck_since: float | None = None
+        self._sent: dict[int, int] = {}  # by pool: queued calls that are on their way to a worker there
         self._queued: deque[Callable[[], bool]] = deque()
         self._blocked: deque[threading.Event] = deque()
+
+    def send(self, pool: int, limit: int, retry: Callable[[], bool], patience: float | None = None) -> bool:
+        """Whether a queued call should set out for a worker; else `retry` is called when it should.
+
+        No more set out than could find a lane, so that workers are there for other rewards. It is no promise of a
+        lane. Each pool counts by itself: what is stuck in the queue of one must not hold up another.
+        """
+        with self.lock:
+            stuck = patience is not None and self._abandoned >= limit  # the worker waits, as long as that is
+            if stuck or self._in_flight + self._sent.get(pool, 0) < limit:
+                self._sent[pool] = self._sent.get(pool, 0) + 1
+                return True
+            self._queued.append(retry)
+            return False
+
+    def arrived(self, pool: int) -> None:
+        """A call that was sent is at its worker, or lost on the way."""
+        with self.lock:
+            self._sent[pool] -= 1
+            if not self._sent[pool]:
+                del self._sent[pool]
 
     def enter(self, limit: int, retry: Callable[[], bool], patience: float | None = None) -> Lane | None:
         """Take a lane if one is free; else `retry` is called when it is time to try again.

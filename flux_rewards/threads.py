@@ -11,12 +11,20 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import Executor as FuturesExecutor
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 __all__ = ["Stop", "WorkerPool", "start_helper", "this_thread"]
 
 T = TypeVar("T")
-Work = tuple["Future[Any]", Callable[[], Any]]
+
+
+class _Work(NamedTuple):
+    """A call that waits for a worker."""
+
+    future: Future[Any]
+    call: Callable[[], Any]
+    has_worker: bool
+    """Whether one that was idle was counted out for it."""
 
 
 class _ThisThread(threading.local):
@@ -26,6 +34,10 @@ class _ThisThread(threading.local):
     """Ids of the rewards whose call it runs, outermost first."""
     in_pool: bool = False
     """Whether it is a worker, and so must not wait for other workers."""
+    pool: Any = None
+    """The queue that it works off."""
+    free_soon: bool = False
+    """Whether it is a worker that has nothing more to do: what it submits now it can take up itself."""
 
 
 this_thread = _ThisThread()
@@ -97,7 +109,7 @@ class WorkerPool(FuturesExecutor):
         self._name = name
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
-        self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._idle = threading.Semaphore(0)
         self._closed = False
         # Workers know the queue, not the pool: a pool that nobody holds ends them.
@@ -114,8 +126,13 @@ class WorkerPool(FuturesExecutor):
         with self._lock:
             if self._closed:
                 raise RuntimeError("the pool is shut down")
-            self._queue.put((future, call))
-            if not self._idle.acquire(blocking=False) and len(self._threads) < self._limit:
+            has_worker = self._idle.acquire(blocking=False)
+            self._queue.put(_Work(future, call, has_worker))
+            if has_worker:
+                return future
+            if this_thread.free_soon and this_thread.pool is self._queue:
+                this_thread.free_soon = False  # for one call
+            elif len(self._threads) < self._limit:
                 name = f"{self._name}-{len(self._threads)}"
                 thread = threading.Thread(target=_work, args=(self._queue, self._idle), name=name, daemon=True)
                 self._threads.append(thread)
@@ -132,7 +149,7 @@ class WorkerPool(FuturesExecutor):
                 except queue.Empty:
                     break
                 if entry is not None:
-                    entry[0].cancel()
+                    entry.future.cancel()
             self._queue.put(None)
         until = None if timeout is None else time.monotonic() + timeout
         for thread in self._threads if wait else ():
@@ -140,18 +157,21 @@ class WorkerPool(FuturesExecutor):
                 thread.join(None if until is None else max(0.0, until - time.monotonic()))
 
 
-def _work(entries: queue.SimpleQueue[Work | None], idle: threading.Semaphore) -> None:
-    this_thread.in_pool = True
+def _work(entries: queue.SimpleQueue[_Work | None], idle: threading.Semaphore) -> None:
+    this_thread.in_pool, this_thread.pool = True, entries
     while True:
+        this_thread.free_soon = False
         try:
             entry = entries.get_nowait()
         except queue.Empty:
             idle.release()
             entry = entries.get()
+            if entry is not None and not entry.has_worker:
+                idle.acquire(blocking=False)  # this one is not idle any more
         if entry is None:
             entries.put(None)  # for the next worker
             return
-        future, call = entry
+        future, call, _ = entry
         if future.set_running_or_notify_cancel():
             try:
                 result = call()

@@ -158,6 +158,7 @@ def test_a_failure_in_a_worker_comes_out_of_finalize() -> None:
     with RewardBuffer(CompositeReward([(Told(num_workers=4), 1.0), (after, 1.0)])) as buffer:
         for sample in told(*values):
             buffer.add(Sample(response="x", metadata=sample.metadata))
+        wait_for(buffer._step.job.finished.done)
         with pytest.raises(ComputeError, match="bad") as caught:
             buffer.finalize(timeout=60)
         assert (caught.value.reward, caught.value.index) == ("Told", 6)

@@ -133,6 +133,29 @@ def test_slow_leaves_overlap() -> None:
     assert set(batch.rewards.tolist()) == {3.0}
 
 
+def test_many_services_overlap_in_full() -> None:
+    """Each reward has its workers, beside those of the others."""
+    barrier = threading.Barrier(90, timeout=60)
+
+    class Meeting(RewardFunction):
+        num_workers = 30
+
+        def compute_reward(self, sample: Sample) -> float:
+            barrier.wait()  # passes only when all ninety calls are in flight at once
+            return 1.0
+
+    reward = CompositeReward([(Meeting(), 1.0) for _ in range(3)])
+    assert reward([Sample()] * 60).rewards.tolist() == [3.0] * 60
+
+
+def test_no_more_threads_start_than_find_a_lane() -> None:
+    """However many chunks there are."""
+    with Executor() as executor:
+        executor.submit(Watched(0.001, batch_size=1, num_workers=2), SAMPLES * 10).result(60)
+        assert executor._own is not None
+        assert len(executor._own[1]._threads) <= 4  # one may set out when another is just about to leave
+
+
 def test_fifty_threads_agree_with_the_plain_call() -> None:
     """Through one nested composite, whose leaves have one or several workers."""
     reward = nested(Watched(num_workers=3, batch_size=7))

@@ -171,10 +171,9 @@ def test_a_process_that_dies_ends_the_call() -> None:
 
 @pytest.mark.parametrize("cancel", [False, True])
 def test_a_pool_that_is_shut_down_mid_flight(cancel: bool) -> None:
-    """Ends the call with an error, or after what was queued where it still runs that; every lane is free again."""
-    slow = Gated(num_workers=2)
+    """Ends the call with an error, whatever was queued; every lane is free again, and nothing hangs."""
+    slow, queued = Gated(num_workers=2), Watched(batch_size=1)
     pool = concurrent.futures.ThreadPoolExecutor(1)
-    queued = Watched(batch_size=1)
     with RewardBuffer(CompositeReward([(slow, 1.0), (queued, 1.0)]), executor=pool) as buffer:
         buffer.add(SAMPLES)
         assert slow.begun.wait(60)
@@ -182,16 +181,13 @@ def test_a_pool_that_is_shut_down_mid_flight(cancel: bool) -> None:
         closer.start()
         time.sleep(0.05)
         slow.release.set()
-        if cancel:
-            with pytest.raises(ContractError, match="the pool was shut down before the call ended"):
+        for _ in range(2):  # and so does the next step
+            with pytest.raises(ContractError, match=r"(shut down|closed) before the call ended"):
                 buffer.finalize(timeout=60)
             buffer.add(SAMPLES)
-            with pytest.raises(ContractError, match="the executor was closed"):
-                buffer.finalize(timeout=60)
-        else:
-            assert buffer.finalize(timeout=60).rewards.tolist() == [1.0 + index for index in range(40)]
         closer.join(60)
     assert lanes_of(slow)._in_flight == lanes_of(queued)._in_flight == 0
+    assert lanes_of(slow)._sent == lanes_of(queued)._sent == {}
     assert queued(SAMPLES[:2]).rewards.tolist() == [0.0, 1.0]
 
 
