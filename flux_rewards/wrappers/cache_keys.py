@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import flux_rewards
@@ -19,7 +19,7 @@ from flux_rewards.views import Reading, any_media, view_of
 if TYPE_CHECKING:
     from flux_rewards.chunks import Chunk
 
-__all__ = ["fields_read", "keys_of_units", "reward_digest", "settings_digest"]
+__all__ = ["deciding_parameters", "fields_read", "keys_of_units", "reward_digest", "settings_digest"]
 
 KEY_VERSION = 1
 """Changes with what goes into a key, or with the form of a value."""
@@ -47,7 +47,7 @@ def reward_digest(reward: Any) -> bytes:
     if not reward.revision:
         remedy = f"set {kind.__name__}.revision = '1', and change it whenever the code decides otherwise"
         digest.update(_told(kind, reward.name, "its code", remedy))
-    parameters = _deciding(reward)
+    parameters = deciding_parameters(reward)
     remedy = "give it plain values, or objects of them"
     for name in sorted(parameters):
         digest.update(_told([name, parameters[name]], reward.name, f"the parameter {name}", remedy))
@@ -55,19 +55,20 @@ def reward_digest(reward: Any) -> bytes:
     return digest.digest()
 
 
-def settings_digest(reward: Any) -> bytes:
+def settings_digest(reward: Any, parameters: Mapping[str, Any]) -> bytes:
     """Digest what may be changed while a reward is in use: plain parameters, and attributes of their names.
 
     Examples:
         >>> from flux_rewards import LengthReward
         >>> reward = LengthReward(target=4)
-        >>> before = settings_digest(reward)
+        >>> parameters = deciding_parameters(reward)
+        >>> before = settings_digest(reward, parameters)
         >>> reward.target = 5
-        >>> settings_digest(reward) == before
+        >>> settings_digest(reward, parameters) == before
         False
     """
     digest = hashlib.sha256()
-    for name, value in sorted(_deciding(reward).items()):
+    for name, value in parameters.items():
         with contextlib.suppress(Opaque):
             digest.update(fingerprint([name, value], unknown=_not_plain))
         attribute = vars(reward).get(name)
@@ -83,8 +84,17 @@ def _not_plain(value: Any) -> bytes:
     raise Opaque(type(value).__name__)
 
 
-def _deciding(reward: Any) -> dict[str, Any]:
-    return {name: value for name, value in reward.all_parameters.items() if name not in reward.neutral_parameters}
+def deciding_parameters(reward: Any) -> dict[str, Any]:
+    """The parameters of a reward that may decide its scores.
+
+    Examples:
+        >>> from flux_rewards import ExactMatch
+        >>> "num_workers" in deciding_parameters(ExactMatch())
+        False
+    """
+    return {
+        name: value for name, value in sorted(reward.all_parameters.items()) if name not in reward.neutral_parameters
+    }
 
 
 def _told(value: Any, reward: str, what: str, remedy: str) -> bytes:

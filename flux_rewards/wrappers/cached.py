@@ -7,14 +7,20 @@ import math
 import os
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flux_rewards.chunks import Recalled
 from flux_rewards.data import FIELDS
 from flux_rewards.errors import ComputeError, ConfigError, brief, close_match
 from flux_rewards.store import MemoryStore, SQLiteStore, Store
 from flux_rewards.validation import texts, whole_number
-from flux_rewards.wrappers.cache_keys import fields_read, keys_of_units, reward_digest, settings_digest
+from flux_rewards.wrappers.cache_keys import (
+    deciding_parameters,
+    fields_read,
+    keys_of_units,
+    reward_digest,
+    settings_digest,
+)
 from flux_rewards.wrappers.cache_rows import packed_rows, unpacked_rows
 from flux_rewards.wrappers.wrapper import CallWrapper
 
@@ -93,7 +99,7 @@ class Cached(CallWrapper):
             MemoryStore(self.max_bytes or MEMORY_BYTES) if path is None else SQLiteStore(path, self.max_bytes)
         )
         self._usable_from = -math.inf
-        self._digests: dict[int, bytes] = {}
+        self._known: dict[int, tuple[bytes, dict[str, Any]]] = {}  # leaves, by id
 
     def recall(self, chunk: Chunk, units: Sequence[Sequence[int]]) -> Recalled:
         """Look the units up; of equal ones that are not known, one is to be computed."""
@@ -151,9 +157,11 @@ class Cached(CallWrapper):
 
     def _keys(self, chunk: Chunk, units: Sequence[Sequence[int]]) -> list[list[bytes] | None]:
         reward = chunk.reward
-        digest = self._digests.get(id(reward)) or self._digests.setdefault(id(reward), reward_digest(reward))
+        if id(reward) not in self._known:
+            self._known[id(reward)] = (reward_digest(reward), deciding_parameters(reward))
         # What the code closes over is looked at once: it may count its own calls there.
-        digest += settings_digest(reward)
+        digest, parameters = self._known[id(reward)]
+        digest += settings_digest(reward, parameters)
         keys = keys_of_units(digest, fields_read(reward, self.fields), chunk, units)
         notes = chunk.notes.setdefault(id(self), {})
         for unit, unit_keys in zip(units, keys, strict=True):
