@@ -6,7 +6,6 @@ import os
 import random
 import sqlite3
 import sys
-import threading
 import time
 import weakref
 from collections import OrderedDict
@@ -14,10 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 from zlib import crc32
 
 from flux_rewards.errors import ComputeError, ConfigError, brief
+from flux_rewards.sqlite_handle import Handle
 
 __all__ = ["MemoryStore", "SQLiteStore", "Store", "StoreStats"]
 
@@ -98,7 +98,7 @@ class MemoryStore:
 
     def __init__(self, max_bytes: int = 256 * 2**20) -> None:
         self.max_bytes = _limit(max_bytes)
-        self._handle = _Handle()
+        self._handle = Handle()
         self._entries: OrderedDict[bytes, bytes] = OrderedDict()
         self._bytes = 0
 
@@ -178,7 +178,7 @@ class SQLiteStore:
         self.path = str(Path(path).absolute())
         self.max_bytes = None if max_bytes is None else _limit(max_bytes)
         self._marks: dict[int, None] = {}  # ids of entries read since marks were last written, in order of use
-        self._handle = _Handle()
+        self._handle = Handle()
         weakref.finalize(self, self._handle.close_at_last)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -288,6 +288,8 @@ class SQLiteStore:
 
     def _connect(self) -> sqlite3.Connection:
         """Open the file and make the tables where it is empty; one that is not ours is only read."""
+        if self._handle.has_ended:
+            raise ComputeError(f"the score cache {self.path} is closed: the program is ending")
         connection = self._handle.connection = sqlite3.connect(
             self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
@@ -326,50 +328,6 @@ class SQLiteStore:
         if application == _APPLICATION_ID:
             found = f"has version {version}, but this flux_rewards knows version {_VERSION}: upgrade it"
         raise ConfigError(f"the score cache {self.path} {found}; it was left as it is, name another file")
-
-
-class _Handle:
-    """A store's lock and connection: no fork leaves the one locked or carries the other into the child.
-
-    SQLite keeps its file locks in tables of the process. A child inherits the tables but not the locks, so even a
-    new connection there would trust locks that nobody holds. So connections are closed before a fork.
-    """
-
-    known: ClassVar[weakref.WeakSet[_Handle]] = weakref.WeakSet()
-    known_lock: ClassVar[threading.Lock] = threading.Lock()
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.connection: sqlite3.Connection | None = None
-        with self.known_lock:
-            self.known.add(self)
-
-    def close(self) -> None:
-        if self.connection is not None:
-            self.connection.close()
-            self.connection = None
-
-    def close_at_last(self) -> None:
-        if self.lock.acquire(timeout=1.0):  # closing what a thread works with, as the process ends, would crash it
-            self.close()
-            self.lock.release()
-
-    @classmethod
-    def hold_all(cls) -> None:
-        cls.known_lock.acquire()
-        for handle in list(cls.known):
-            handle.lock.acquire()
-            handle.close()
-
-    @classmethod
-    def free_all(cls) -> None:
-        for handle in list(cls.known):
-            handle.lock.release()
-        cls.known_lock.release()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_Handle.hold_all, after_in_parent=_Handle.free_all, after_in_child=_Handle.free_all)
 
 
 @contextmanager

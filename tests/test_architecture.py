@@ -13,7 +13,7 @@ PACKAGE = Path(flux_rewards.__file__).parent
 
 # A module imports only from floors below its own; siblings never import each other.
 FLOORS: list[list[str]] = [
-    ["errors"],
+    ["errors", "sqlite_handle"],
     ["fingerprint", "callables", "validation", "lanes", "naming", "stats", "transience", "threads", "store"],
     ["data", "parameters", "meaning"],
     ["grouping"],
