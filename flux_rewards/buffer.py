@@ -177,7 +177,11 @@ class RewardBuffer:
         while step.left and not step.job.finished.done():
             if until is not None and time.monotonic() >= until:
                 return
-            step.left += executor.run_here(step.job, step.left.pop(0))
+            more = executor.run_here(step.job, step.left[0], until)
+            if more is None:
+                return
+            step.left[:1] = []  # only now: an interrupt of the waiting must not lose it
+            step.left += more
             tell()
 
     def _wait(self, job: Job, until: float | None, tell: Callable[[], None]) -> None:

@@ -107,6 +107,8 @@ class ThreadDispatch(Dispatch):
 
     def submit(self) -> bool:
         """Let a worker try, if there may be a lane when it gets there."""
+        if self.job.finished.done():
+            return False
         if self._needs_lane:
             reward, leaf = self.task.leaf.reward, self.task.leaf
             if not self.lanes.send(id(self.pool), reward.num_workers, self.submit, leaf.patience):
@@ -178,6 +180,8 @@ class ProcessDispatch(Dispatch):
 
     def submit(self) -> bool:
         """Send it, if a lane is free."""
+        if self.job.finished.done():
+            return False
         try:
             lane = self._lane()
         except TimeoutError as error:
@@ -185,18 +189,16 @@ class ProcessDispatch(Dispatch):
             return True
         if lane is None:
             return True
-        if self.job.finished.done():
-            lane.leave()
-            return True
         chunk = self.job.chunk(self.task, Run(self.job.stopped))
         self._held = (lane, chunk)
         self._since = self._waited()
         call = functools.partial(
             score_elsewhere, self._payload, list(chunk.samples), chunk.positions, stop_at_failure=chunk.stop_at_failure
         )
-        if not self._give(call):
+        given = self._give(call)
+        if not given:
             lane.leave()
-        return True
+        return given
 
     def over(self, future: Future[Any]) -> None:
         """The rows, or why there are none."""

@@ -130,18 +130,21 @@ class Executor:
         for task in _in_turn(tasks):
             ProcessDispatch(job, task, pool, self._in_flight, payloads[id(task.leaf)]).submit()
 
-    def run_here(self, job: Job, task: Task) -> Sequence[Task]:
-        """Run a task in the calling thread, and return those that follow from it."""
+    def run_here(self, job: Job, task: Task, until: float | None = None) -> Sequence[Task] | None:
+        """Run a task in the calling thread, and return those that follow from it; None if there was no lane in time."""
         leaf, run, queued = task.leaf, Run(job.stopped), time.perf_counter()
         # A reward that calls itself from its own compute holds its lane already.
         if task.units is None and id(leaf.reward) not in this_thread.busy and not job.finished.done():
-            at_most = None if job.deadline is None else job.deadline - time.monotonic()
+            limits = [limit for limit in (until, job.deadline) if limit is not None]
+            at_most = min(limits) - time.monotonic() if limits else None
             try:
                 lane = lanes_of(leaf.reward).wait(leaf.reward.num_workers, leaf.patience, at_most)
             except TimeoutError as error:
-                if not job.late():
-                    job.record(task, job.chunk(task, run).failure(error), run.stats)
+                job.record(task, job.chunk(task, run).failure(error), run.stats)
                 return ()
+            if lane is None:
+                job.late()
+                return None
             run.claim = claim_of(task, lane)
             run.stats.queue_seconds = time.perf_counter() - queued
         try:
@@ -158,7 +161,7 @@ class Executor:
         while tasks and not job.finished.done():
             task = tasks.popleft()
             if job.claim(task):
-                for then in self.run_here(job, task):
+                for then in self.run_here(job, task) or ():
                     job.hand_out(then)
                     tasks.append(then)
 

@@ -28,6 +28,8 @@ class Lanes:
         self._abandoned = 0
         self._stuck_since: float | None = None
         self._sent: dict[int, int] = {}  # by pool: queued calls that are on their way to a worker there
+        self._wakes = 0  # that are still to be done
+        self._waking = False
         self._queued: deque[Callable[[], bool]] = deque()
         self._blocked: deque[threading.Event] = deque()
 
@@ -69,11 +71,11 @@ class Lanes:
                 return None
         return self.wait(limit, patience)  # no chunk that waits for this thread holds a lane
 
-    def wait(self, limit: int, patience: float | None = None, at_most: float | None = None) -> Lane:
-        """Block the calling thread until it has a lane.
+    def wait(self, limit: int, patience: float | None = None, at_most: float | None = None) -> Lane | None:
+        """Block the calling thread until it has a lane; None after `at_most` seconds.
 
         Raises:
-            TimeoutError: Patience has run out, see `Lanes`; or `at_most` seconds have passed.
+            TimeoutError: Patience has run out, see `Lanes`.
         """
         woken = threading.Event()
         latest = None if at_most is None else time.monotonic() + at_most
@@ -83,11 +85,14 @@ class Lanes:
                     if self._in_flight < limit:
                         self._in_flight += 1
                         return Lane(self)
+                    now = time.monotonic()
+                    if latest is not None and latest <= now:
+                        return None
                     until = latest
                     if patience is not None and self._abandoned >= limit and self._stuck_since is not None:
                         until = min(self._stuck_since + patience, latest or float("inf"))
-                    if until is not None and until <= time.monotonic():
-                        break
+                        if until <= now:
+                            break
                     self._blocked.append(woken)
                 woken.wait(None if until is None else until - time.monotonic())
                 with self.lock:
@@ -131,17 +136,35 @@ class Lanes:
             retry()
 
     def wake(self) -> None:
-        """Wake those that have waited longest for a lane."""
+        """Wake those that have waited longest for a lane. Whoever does so within, or beside, another only counts."""
         with self.lock:
+            self._wakes += 1
+            if self._waking:
+                return
+            self._waking = True
+        try:
+            while self._wake_one():
+                pass
+        except BaseException:
+            with self.lock:
+                self._waking = False
+            raise
+
+    def _wake_one(self) -> bool:
+        with self.lock:
+            if not self._wakes:
+                self._waking = False
+                return False
+            self._wakes -= 1
             if self._blocked:
                 self._blocked.popleft().set()
         while True:
             with self.lock:
                 if not self._queued:
-                    return
+                    return True
                 retry = self._queued.popleft()
             if retry():  # outside the lock: it may run code of an executor
-                return
+                return True
 
 
 class Lane:
@@ -233,6 +256,7 @@ class Claim:
             if lane is not None:
                 lane.leave()
             other = self._lanes.wait(self._limit, self._patience)
+            assert other is not None  # noqa: S101  # for the type checker: it had no limit
             with self._lock:
                 wanted = not (self._left or given_up())
                 if wanted:

@@ -72,6 +72,7 @@ class Pending:
         import asyncio  # noqa: PLC0415  # only those who await pay for it
 
         job = self._job
+        self._help_out(job)
         alarm = None
         if job.deadline is not None:
             loop = asyncio.get_running_loop()
