@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -66,9 +65,8 @@ class Scored(NamedTuple):
         errors, causes = dict(self.batch.errors), dict(self.causes)
         for row in rows:
             errors[row] = f"{errors[row]} ({note})"
-            noted = copy.copy(causes[row])
-            noted.args = (f"{noted.args[0]} ({note})",)
-            noted.__cause__, noted.__traceback__ = causes[row].__cause__, causes[row].__traceback__
+            noted = _copied(causes[row])
+            noted.args = (f"{noted.args[0] if noted.args else type(noted).__name__} ({note})", *noted.args[1:])
             causes[row] = noted
         return Scored(replace(self.batch, errors=errors), causes)
 
@@ -78,11 +76,19 @@ class Scored(NamedTuple):
         return Scored(self.batch.select(rows), causes)
 
 
+def _copied(error: FluxRewardsError) -> FluxRewardsError:
+    """Another object of the same content; an author's constructor is not called again."""
+    copied = type(error).__new__(type(error))
+    copied.args = error.args
+    vars(copied).update(vars(error))
+    copied.__cause__, copied.__traceback__ = error.__cause__, error.__traceback__
+    return copied
+
+
 def locate(error: Exception, *, reward: str, index: int | None) -> FluxRewardsError:
     """The same failure as an error of the library that names the reward and the sample."""
     if isinstance(error, FluxRewardsError):
-        located = copy.copy(error)  # the author may raise one and the same object twice
-        located.__cause__, located.__traceback__ = error.__cause__, error.__traceback__
+        located = _copied(error)  # the author may raise one and the same object twice
         if error.reward not in (None, reward) or (index is not None and error.index not in (None, index)):
             located.args = (str(error),)  # from a reward that this one calls: its place is its own
             located.field, located.index = None, None

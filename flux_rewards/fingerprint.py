@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-__all__ = ["Memo", "fingerprint", "same"]
+__all__ = ["Memo", "fingerprint", "is_buffer", "same"]
 
 
 Memo = dict[int, tuple[Any, bytes]]
@@ -25,8 +25,6 @@ def fingerprint(
     value: Any,
     memo: Memo | None = None,
     unknown: Callable[[Any], bytes] | None = None,
-    *,
-    dataclasses_by_fields: bool = True,
 ) -> bytes:
     """Digest the content of a value, 32 bytes.
 
@@ -37,7 +35,6 @@ def fingerprint(
         value: What to digest.
         memo: Arrays, tensors and images already seen in this call, so that one shared by a whole group is read once.
         unknown: Digests what is told apart by identity otherwise.
-        dataclasses_by_fields: False leaves dataclasses to `unknown`: what they do may count, too.
 
     Examples:
         >>> fingerprint([1, "a"]) == fingerprint([1, "a"]), fingerprint("1") == fingerprint(1)
@@ -52,8 +49,8 @@ def fingerprint(
     digest = hashlib.sha256(type(value).__name__.encode() if pixels is None else b"")
     if plain is not None:
         digest.update(plain)
-    elif (items := _items(value, dataclasses_by_fields=dataclasses_by_fields)) is not None:
-        digests = [fingerprint(item, memo, unknown, dataclasses_by_fields=dataclasses_by_fields) for item in items]
+    elif (items := _items(value)) is not None:
+        digests = [fingerprint(item, memo, unknown) for item in items]
         if isinstance(value, (Mapping, set, frozenset)):
             digests.sort()  # these have no order
         for item_digest in digests:
@@ -69,13 +66,13 @@ def fingerprint(
     return digest.digest()
 
 
-def _items(value: Any, *, dataclasses_by_fields: bool) -> Iterable[Any] | None:
+def _items(value: Any) -> Iterable[Any] | None:
     """What a value is made of, or None where it is of one piece."""
     if isinstance(value, Mapping):
         return value.items()
     if isinstance(value, (list, tuple, set, frozenset)):
         return value
-    if dataclasses_by_fields and dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return [getattr(value, field.name) for field in dataclasses.fields(value)]
     return None
 
@@ -121,13 +118,30 @@ def _buffer(value: Any) -> tuple[bytes, bytes] | None:
         return header.encode(), flat.view(torch.uint8).numpy().tobytes()  # a byte view: numpy has no bfloat16
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic)) and not value.dtype.hasobject:
-        return f"{value.dtype.str}{value.shape}".encode(), value.tobytes()
+        kind = value.dtype.str if value.dtype.names is None else value.dtype.descr
+        return f"{kind}{value.shape}".encode(), value.tobytes()
     pil = sys.modules.get("PIL.Image")
     if pil is not None and isinstance(value, pil.Image):
         if value.mode in ("P", "PA"):  # the palette is part of the content
             value = value.convert("RGBA")
         return f"{value.mode}{value.size}".encode(), value.tobytes()
     return None
+
+
+def is_buffer(value: Any) -> bool:
+    """Whether it is an array, a tensor or an image.
+
+    Examples:
+        >>> import numpy as np
+        >>> is_buffer(np.zeros(2)), is_buffer([0.0, 0.0])
+        (True, False)
+    """
+    numpy, torch, pil = (sys.modules.get(name) for name in ("numpy", "torch", "PIL.Image"))
+    return bool(
+        (numpy is not None and isinstance(value, (numpy.ndarray, numpy.generic)) and not value.dtype.hasobject)
+        or (torch is not None and isinstance(value, torch.Tensor))
+        or (pil is not None and isinstance(value, pil.Image))
+    )
 
 
 def same(left: Any, right: Any) -> bool:

@@ -85,7 +85,9 @@ class Parametrised:
         held = vars(self)
         state = {name: held[name] for name in self.settings if name in held}
         named = {name: held[name] for name in self.all_parameters if name in held}
-        return state | {name: value for name, value in named.items() if isinstance(value, (bool, int, float, str))}
+        return state | {
+            name: value for name, value in named.items() if isinstance(value, (bool, int, float, str, type(None)))
+        }
 
     def __repr__(self) -> str:
         shown = (f"{name}={_shown(name, value)}" for name, value in self.parameters.items())

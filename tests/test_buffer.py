@@ -283,6 +283,29 @@ def test_an_interrupted_finalize_can_be_called_again() -> None:
     assert leaf.calls == [40]
 
 
+def test_the_wait_for_a_lane_has_the_limit_of_finalize() -> None:
+    """And an interrupt of it loses no task: the step can be finalized later."""
+    leaf = Gated(async_reward=False)
+    with concurrent.futures.ThreadPoolExecutor(1) as other, RewardBuffer(leaf) as buffer:
+        holds = other.submit(leaf, [Sample(response="theirs")])
+        assert leaf.begun.wait(60)
+        buffer.add(Sample(response="ours"))
+        with pytest.raises(TimeoutError, match="still waiting for Gated"):
+            buffer.finalize(timeout=0.1)
+        main = threading.get_ident()
+        threading.Timer(0.2, lambda: signal.pthread_kill(main, signal.SIGINT)).start()
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                buffer.finalize(timeout=60)
+        finally:
+            signal.signal(signal.SIGINT, before)
+        leaf.release.set()
+        assert buffer.finalize(timeout=60).rewards.tolist() == [1.0]
+        assert holds.result(60).rewards.tolist() == [1.0]
+    assert leaf.scored == ["theirs", "ours"]
+
+
 def test_clear_drops_the_step() -> None:
     """And what is queued for it; a running call's rows go nowhere."""
     slow = Gated()

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from rewards_of_our_own import Aspects, Characters, GroupMean, QualityReward
+from rewards_of_our_own import Aspects, Characters, GroupMean, QualityReward, Told, told
 
-from flux_rewards import RewardFunction, RewardOutput, Sample
+from flux_rewards import ComputeError, Retry, RewardFunction, RewardOutput, Sample
 from flux_rewards.registry import _BUILTIN
 from flux_rewards.testing import Check, example_reward, example_samples, reward_checks
 
@@ -169,3 +169,21 @@ def test_the_checks_catch_what_breaks_the_contract(reward: RewardFunction, broke
     (check,) = [check for check in reward_checks(reward) if str(check) == broken]
     with pytest.raises(Exception, match=r"."):
         check()
+
+
+class OwnError(ComputeError):
+    """An author's error with a constructor of its own."""
+
+    retryable = True
+
+    def __init__(self, code: int, *, place: str) -> None:
+        super().__init__(f"code {code} at {place}")
+        self.code = code
+
+
+@pytest.mark.parametrize("wrap", [lambda r: r, lambda r: Retry(r, 2, sleep=lambda s: None)], ids=["plain", "retry"])
+def test_an_authors_error_keeps_its_class_and_content(wrap: Any) -> None:
+    """Its constructor is not called again."""
+    with pytest.raises(OwnError, match="sample 1: code 7 at home") as caught:
+        wrap(Told())(told(1.0, OwnError(7, place="home")))
+    assert (caught.value.code, caught.value.index, caught.value.reward) == (7, 1, "Told")

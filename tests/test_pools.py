@@ -216,6 +216,19 @@ def test_a_shutdown_that_cancels_does_not_wait_for_itself(kind: type[concurrent.
     assert one([Sample()]).rewards.tolist() == other([Sample()]).rewards.tolist() == [1.0]
 
 
+def test_a_failure_before_many_queued_chunks_leaves_the_lanes_free(
+    processes: concurrent.futures.ProcessPoolExecutor,
+) -> None:
+    """Each of them is passed over, not one inside the other; and the reward can be used again."""
+    reward = Told(batch_size=1)
+    values: list[Any] = [ValueError("bad")] + [1.0] * 3000
+    with Executor(pool=processes) as executor:
+        with pytest.raises(ComputeError, match="bad"):
+            executor.submit(reward, told(*values)).result(timeout=120)
+        assert executor.submit(reward, told(2.0)).result(timeout=120).rewards.tolist() == [2.0]
+    assert lanes_of(reward)._in_flight == 0
+
+
 def test_cancelled_work_passes_its_turn_on() -> None:
     """A lane that came free for a chunk of a pool that is gone is there for the others."""
     slow = Gated()
@@ -231,6 +244,23 @@ def test_cancelled_work_passes_its_turn_on() -> None:
         assert second.result(60).rewards.tolist() == [1.0] * 3
         with pytest.raises(ContractError):
             lost.result(60)
+
+
+def test_a_worker_may_await_what_runs_on_its_own_pool() -> None:
+    """As it may ask for its result."""
+    inner = Watched(batch_size=4)
+
+    class Outer(RewardFunction):
+        num_workers = 4
+
+        def compute_reward(self, sample: Sample) -> float:
+            async def main() -> float:
+                return float((await executor.submit(inner, [sample])).rewards[0])
+
+            return asyncio.run(main())
+
+    with Executor(threads=2) as executor:
+        assert executor.submit(Outer(), SAMPLES).result(timeout=60).rewards.tolist() == list(range(40))
 
 
 def test_a_deadline_ends_the_call() -> None:

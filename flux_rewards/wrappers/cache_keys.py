@@ -25,11 +25,15 @@ KEY_VERSION = 1
 """Changes with what goes into a key, or with the form of a value."""
 
 
-def reward_digest(reward: Any) -> bytes:
+def reward_digest(reward: Any, within: tuple[int, ...] = ()) -> bytes:
     """Digest what decides the scores of a reward: class, code, parameters, and what it says itself.
 
     A class with a `RewardFunction.revision` goes by that, and not by its code. Parameters that decide no score are left
     out; see `RewardFunction.neutral_parameters`.
+
+    Args:
+        reward: The reward.
+        within: Ids of the rewards whose digest it is part of.
 
     Raises:
         ConfigError: Something in it cannot be told from another in another process.
@@ -41,17 +45,18 @@ def reward_digest(reward: Any) -> bytes:
         (True, False)
     """
     kind = type(reward)
+    tell = functools.partial(_told, within=(*within, id(reward)))
     digest = hashlib.sha256(f"{KEY_VERSION} {kind.__module__}.{kind.__qualname__} {reward.revision}".encode())
     if kind.__module__.partition(".")[0] == "flux_rewards":
         digest.update(flux_rewards.__version__.encode())
     if not reward.revision:
         remedy = f"set {kind.__name__}.revision = '1', and change it whenever the code decides otherwise"
-        digest.update(_told(kind, reward.name, "its code", remedy))
+        digest.update(tell(kind, reward.name, "its code", remedy))
     parameters = deciding_parameters(reward)
-    remedy = "give it plain values, or objects of them"
+    remedy = "give it plain values, objects of them, or a function with an attribute revision = '1'"
     for name in sorted(parameters):
-        digest.update(_told([name, parameters[name]], reward.name, f"the parameter {name}", remedy))
-    digest.update(_told(list(reward.decided_by), reward.name, "decided_by", remedy))
+        digest.update(tell([name, parameters[name]], reward.name, f"the parameter {name}", remedy))
+    digest.update(tell(list(reward.decided_by), reward.name, "decided_by", remedy))
     return digest.digest()
 
 
@@ -68,16 +73,18 @@ def settings_digest(reward: Any, parameters: Mapping[str, Any]) -> bytes:
         False
     """
     digest = hashlib.sha256()
-    for name, value in parameters.items():
+    held = vars(reward)
+    # What an instance sets over its class's word, or under a parameter's name.
+    attributes = {name: held[name] for name in held if name in parameters or hasattr(type(reward), name)}
+    for name, value in sorted({**parameters, **{f".{name}": value for name, value in attributes.items()}}.items()):
+        if name.removeprefix(".") in reward.neutral_parameters:
+            continue
+        if isinstance(value, RewardFunction) and value is not reward:
+            digest.update(settings_digest(value, deciding_parameters(value)))
+            continue
         with contextlib.suppress(Opaque):
             digest.update(fingerprint([name, value], unknown=_not_plain))
-        attribute = vars(reward).get(name)
-        if isinstance(value, _SCALARS) and isinstance(attribute, _SCALARS):
-            digest.update(fingerprint(attribute))
     return digest.digest()
-
-
-_SCALARS = (bool, int, float, str)
 
 
 def _not_plain(value: Any) -> bytes:
@@ -97,20 +104,20 @@ def deciding_parameters(reward: Any) -> dict[str, Any]:
     }
 
 
-def _told(value: Any, reward: str, what: str, remedy: str) -> bytes:
+def _told(value: Any, reward: str, what: str, remedy: str, *, within: tuple[int, ...]) -> bytes:
     try:
-        return meaning_of(value, until=RewardFunction, known=_of_reward_or_torch)
+        return meaning_of(value, until=RewardFunction, known=functools.partial(_of_reward_or_torch, within=within))
     except Opaque as opaque:
         raise ConfigError(
             f"a cache cannot tell {opaque} from another one, and {what} depends on it; {remedy}", reward=reward
         ) from None
 
 
-def _of_reward_or_torch(value: Any) -> bytes | None:
+def _of_reward_or_torch(value: Any, within: tuple[int, ...]) -> bytes | None:
     if isinstance(value, RewardFunction):
-        return reward_digest(value)
+        return b"itself" if id(value) in within else reward_digest(value, within)
     kind = type(value)
-    if kind.__module__.partition(".")[0] == "torch" and kind.__name__ in ("dtype", "device", "layout"):
+    if str(kind.__module__).partition(".")[0] == "torch" and kind.__name__ in ("dtype", "device", "layout"):
         return repr(value).encode()
     return None
 

@@ -465,6 +465,45 @@ def test_a_parameter_that_changes_is_another_one() -> None:
     assert reward(texts("a", "b")).stats["Words"].cache_hits == 2
 
 
+class Curriculum(RewardFunction):
+    """What may be set later: a parameter, one that was None, a list, an attribute of the class."""
+
+    limit = 4
+
+    def __init__(self, top: float | None = None, words: Sequence[str] = ()) -> None:
+        self.top, self.words = top, words
+
+    def compute_reward(self, sample: Sample) -> float:
+        return float(self.top or 0) + 10 * len(self.words) + 100 * self.limit
+
+
+class Holding(RewardFunction):
+    """One that asks another."""
+
+    def __init__(self, inner: RewardFunction) -> None:
+        self.inner = inner
+
+    def compute_rewards(self, samples: Sequence[Sample]) -> Any:
+        return self.inner(samples)
+
+
+@pytest.mark.parametrize("hold", [False, True])
+def test_what_is_set_later_counts(hold: bool) -> None:
+    """In the reward, and in one that it holds."""
+    leaf = Curriculum()
+    reward = Cached(Holding(leaf) if hold else leaf)
+    assert reward(texts("a")).rewards.tolist() == [400.0]
+    for name, value, expected in [
+        ("top", 5.0, 405.0),
+        ("words", ["x"], 415.0),
+        ("limit", 5, 515.0),
+        ("top", None, 510.0),
+    ]:
+        setattr(leaf, name, value)
+        assert reward(texts("a")).rewards.tolist() == [expected]
+        assert reward(texts("a")).stats[reward.name].cache_hits == 1
+
+
 def test_what_has_no_content_is_refused() -> None:
     """An identity means nothing tomorrow."""
     with pytest.raises(InputError, match="reward 'CountedAll', sample 1, field 'metadata': a cache cannot tell"):
