@@ -161,12 +161,12 @@ class Cached(CallWrapper):
             self._known[id(reward)] = (reward_digest(reward), deciding_parameters(reward))
         # What the code closes over is looked at once: it may count its own calls there.
         digest, parameters = self._known[id(reward)]
-        digest += settings_digest(reward, parameters)
-        keys = keys_of_units(digest, fields_read(reward, self.fields), chunk, units)
+        settings = settings_digest(reward, parameters)
+        keys = keys_of_units(digest + settings, fields_read(reward, self.fields), chunk, units)
         notes = chunk.notes.setdefault(id(self), {})
         for unit, unit_keys in zip(units, keys, strict=True):
             if unit_keys is not None:
-                notes.update((chunk.positions[row], key) for row, key in zip(unit, unit_keys, strict=True))
+                notes.update((chunk.positions[row], (key, settings)) for row, key in zip(unit, unit_keys, strict=True))
         return keys
 
     def _packed(self, chunk: Chunk, scored: Scored) -> dict[bytes, bytes]:
@@ -176,7 +176,10 @@ class Cached(CallWrapper):
         if chunk.stop_at_failure and scored.causes:
             return {}  # rows behind the failure were not computed, and look like rows that do not apply
         notes = chunk.notes.get(id(self), {})
-        keys = [notes.get(position) for position in chunk.positions]
+        # A setting that has changed meanwhile may have decided the score.
+        settings = settings_digest(chunk.reward, self._known[id(chunk.reward)][1]) if notes else b""
+        found = [notes.get(position, (None, None)) for position in chunk.positions]
+        keys = [key if of == settings else None for key, of in found]
         packed = packed_rows(scored.batch, self.name, chunk.positions)
         return {key: value for key, value in zip(keys, packed, strict=True) if key and value}
 

@@ -504,6 +504,25 @@ def test_what_is_set_later_counts(hold: bool) -> None:
         assert reward(texts("a")).stats[reward.name].cache_hits == 1
 
 
+def test_a_setting_that_changes_meanwhile_is_not_kept() -> None:
+    """The score may be that of either."""
+
+    class Drifting(RewardFunction):
+        def __init__(self, weight: float = 1.0) -> None:
+            self.weight = weight
+
+        def compute_reward(self, sample: Sample) -> float:
+            self.weight += 1.0  # as a trainer does while the chunk is under way
+            return self.weight
+
+    leaf = Drifting()
+    reward = Cached(leaf)
+    assert reward(texts("a")).rewards.tolist() == [2.0]
+    leaf.weight = 1.0
+    assert reward(texts("a")).stats["Drifting"].cache_hits == 0
+    assert reward.store.stats().entries == 0
+
+
 def test_what_has_no_content_is_refused() -> None:
     """An identity means nothing tomorrow."""
     with pytest.raises(InputError, match="reward 'CountedAll', sample 1, field 'metadata': a cache cannot tell"):
