@@ -127,7 +127,11 @@ class RewardBuffer:
             InputError: A group is incomplete. Nothing is lost: add the rest of it, and finalize again.
             FluxRewardsError: A sample could not be scored. The rest is cancelled, and the buffer is empty.
         """
-        until = None if timeout is None else time.monotonic() + number(timeout, "timeout", "", low=0.0)
+        until = (
+            None
+            if timeout is None
+            else time.monotonic() + number(timeout, "timeout", "", low=0.0, high=threading.TIMEOUT_MAX)
+        )
         with self._lock:
             step = self._step
             if not (step.closed or step.job.finished.done()):  # a failure says more than what is missing

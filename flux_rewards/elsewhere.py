@@ -59,9 +59,13 @@ def score_elsewhere(
     run = Run(Stop())
     this_thread.in_pool = True
     lanes, limit = lanes_of(leaf.reward), leaf.reward.num_workers
-    run.claim = Claim(lanes.wait(limit, leaf.patience), lanes, limit, leaf.patience)
+    chunk = Chunk(leaf.reward, samples, positions, run, stop_at_failure=stop_at_failure)
     try:
-        scored = leaf.score(Chunk(leaf.reward, samples, positions, run, stop_at_failure=stop_at_failure))
+        run.claim = Claim(lanes.wait(limit, leaf.patience), lanes, limit, leaf.patience)
+    except TimeoutError as error:  # a failure of these samples, which may be masked
+        return chunk.failure(error), run.stats
+    try:
+        scored = leaf.score(chunk)
     finally:
         run.claim.leave()
     for failure in scored.causes.values():

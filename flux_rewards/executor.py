@@ -179,7 +179,8 @@ class Executor:
             job.end(ContractError("the executor was closed before the call ended"))
         if own is not None and own[0] == os.getpid():
             own[1].shutdown(timeout=timeout)
-        wait_for_futures(in_flight, timeout)
+        if self._given is not None:  # one wait, not two: workers of its own were waited for above
+            wait_for_futures(in_flight, timeout)
 
     def close_if_given(self) -> None:
         """Close at once, where the pool is somebody else's: the interpreter ends, and it with it."""
@@ -209,7 +210,7 @@ def _job(reward: Node, timeout: float | None) -> Job:
         raise ConfigError(f"expected a reward, found {brief(reward)}")
     job = Job(reward)
     if timeout is not None:
-        job.deadline = time.monotonic() + number(timeout, "timeout", "", low=0.0)
+        job.deadline = time.monotonic() + number(timeout, "timeout", "", low=0.0, high=threading.TIMEOUT_MAX)
     return job
 
 

@@ -158,6 +158,6 @@ def same(left: Any, right: Any) -> bool:
         return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
     if isinstance(left, (list, tuple)) and type(left) is type(right):
         return len(left) == len(right) and all(map(same, left, right))
-    if _buffer(left) is not None or _buffer(right) is not None:
+    if is_buffer(left) or is_buffer(right):
         return fingerprint(left) == fingerprint(right)
     return bool(left == right)

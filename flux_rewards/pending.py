@@ -55,7 +55,7 @@ class Pending:
         """
         job = self._job
         if timeout is not None:
-            number(timeout, "timeout", "", low=0.0)
+            number(timeout, "timeout", "", low=0.0, high=threading.TIMEOUT_MAX)
         self._help_out(job)
         left = None if job.deadline is None else max(0.0, job.deadline - time.monotonic())
         try:

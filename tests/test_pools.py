@@ -32,6 +32,7 @@ from flux_rewards import (
     RewardBuffer,
     RewardFunction,
     Sample,
+    Timeout,
 )
 from flux_rewards.lanes import lanes_of
 from flux_rewards.threads import Stop, WorkerPool
@@ -56,6 +57,16 @@ class Loading(RewardFunction):
 
         self.calls += 1
         return [RewardOutput(1.0, metadata={"calls": self.calls}) for _ in samples]
+
+
+class Sleeps(RewardFunction):
+    """As long as the response says."""
+
+    batch_size = 1
+
+    def compute_rewards(self, samples: Sequence[Sample]) -> Any:
+        time.sleep(float(str(samples[0].response)))
+        return [1.0]
 
 
 class Dies(RewardFunction):
@@ -147,6 +158,20 @@ def test_a_failure_in_a_process_has_index_and_name(processes: concurrent.futures
         batch = executor.submit(MaskErrors(Told(batch_size=2)), told(*values)).result(timeout=120)
     assert batch.errors == {6: "ValueError: bad"}
     assert (batch.stats["Told"].failures, batch.stats["Told"].calls) == (1, 5)
+
+
+def test_a_call_that_is_over_its_time_in_a_process_fails_alone_or_with_those_behind_it() -> None:
+    """What finds its lane lost there is a failure of its own samples, masked like any other."""
+    reward = MaskErrors(Timeout(Sleeps(), 0.3), 1.0)
+    with (
+        concurrent.futures.ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool,
+        Executor(pool=pool) as executor,
+    ):
+        batch = executor.submit(reward, [Sample(response=seconds) for seconds in ("0", "2", "0")]).result(timeout=120)
+    assert list(batch.errors) == [1, 2]
+    assert batch.errors[1] == "TimeoutError: not done after 0.3 s"
+    assert "not begun: 1 of 1 lanes" in batch.errors[2]
+    assert batch.rewards[0] == 1.0
 
 
 def test_what_cannot_be_sent_is_told(processes: concurrent.futures.ProcessPoolExecutor) -> None:
@@ -296,7 +321,7 @@ def test_a_deadline_ends_the_call() -> None:
         Executor().run(Watched(0.05, batch_size=1), SAMPLES, timeout=0.1)
 
 
-@pytest.mark.parametrize("timeout", ["5", -1.0, float("nan")])
+@pytest.mark.parametrize("timeout", ["5", -1.0, float("nan"), 1e300])
 def test_a_deadline_is_a_number_of_seconds(timeout: Any) -> None:
     """Anything else is refused before anything starts."""
     leaf = Watched()

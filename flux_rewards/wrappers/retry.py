@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import random
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
@@ -111,7 +112,8 @@ class Retry(CallWrapper):
     def _pause(self, attempt: int, asked: list[float | None]) -> float:
         longest = min(self.wait * 2.0 ** min(attempt - 1, 60), self.max_wait)
         own = longest * (1 + self._random.random()) / 2
-        return max([own, *(seconds + own / 10 for seconds in asked if seconds is not None)])
+        longest_asked = max([own, *(seconds + own / 10 for seconds in asked if seconds is not None)])
+        return min(longest_asked, threading.TIMEOUT_MAX)
 
     def _rest(self, chunk: Chunk, seconds: float) -> None:
         if self.sleep is not None:

@@ -53,7 +53,7 @@ class Timeout(CallWrapper):
 
     def __init__(self, reward: RewardFunction, seconds: float, *, name: str | None = None) -> None:
         super().__init__(reward, name=name)
-        self.seconds = number(seconds, "seconds", self.label, above=0.0)
+        self.seconds = number(seconds, "seconds", self.label, above=0.0, high=threading.TIMEOUT_MAX)
         self.patience = self.seconds
 
     def around(self, chunk: Chunk, proceed: Proceed) -> Scored:
