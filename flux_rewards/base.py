@@ -13,11 +13,13 @@ from flux_rewards.contract import SETUP_ERRORS, Scored, locate, read_rows, reaso
 from flux_rewards.data import FIELDS, MEDIA_FIELDS, RewardBatch, RewardOutput, Sample
 from flux_rewards.errors import ConfigError, ContractError, FluxRewardsError, InputError, brief
 from flux_rewards.executor import default_executor
+from flux_rewards.gradients import GradientPath
 from flux_rewards.parameters import Parametrised
 from flux_rewards.validation import interval, number, whole_number
-from flux_rewards.views import Reading, any_media, view_of
+from flux_rewards.views import MEDIA_FORMS, Reading, any_media, view_of
 
 if TYPE_CHECKING:
+    import torch
     from numpy.typing import NDArray
 
 __all__ = ["RewardFunction", "RewardOptions"]
@@ -37,7 +39,7 @@ class RewardOptions(TypedDict, total=False):
     clip: float | tuple[float, float] | None
 
 
-class RewardFunction(Parametrised):
+class RewardFunction(Parametrised, GradientPath):
     """Scores samples. Override ONE of `compute_reward` (one sample) and `compute_rewards` (many at once).
 
     Call it with samples, or with columns: ``reward(samples)``, ``reward(prompt=[...], image=[...])``. Either way
@@ -54,6 +56,9 @@ class RewardFunction(Parametrised):
         num_workers: Calls in flight at once, over all threads and batches: 1 for a model on one GPU, many for an API.
         async_reward: Whether a buffer may compute it beside the trainer; None lets the buffer decide.
         use_tensor_inputs: Media arrive as float tensors in [0, 1] instead of PIL images.
+        media_form: In which form media arrive: ``"pil"``, ``"float"`` (tensors in [0, 1]), ``"pixels"`` (tensors, uint8
+            where the source has 8 bits, else as before: nothing is lost) or ``"given"`` (what the caller passed,
+            unread); None for the first or second, by `use_tensor_inputs`.
         differentiable: Offers ``forward(pixels, prompts)`` with a gradient to the pixels.
         bounds: (low, high) that its value never leaves, or None.
         higher_is_better: Whether more is better.
@@ -85,7 +90,7 @@ class RewardFunction(Parametrised):
     num_workers: int = 1
     async_reward: bool | None = None
     use_tensor_inputs: bool = False
-    differentiable: bool = False
+    media_form: str | None = None
     bounds: tuple[float, float] | None = None
     higher_is_better: bool = True
 
@@ -217,12 +222,33 @@ class RewardFunction(Parametrised):
             raise InputError("pass either samples or columns, not both", reward=self.name)
         return default_executor().run(self, samples)
 
+    def load(self) -> None:
+        """Do now what the first call would have to wait for, such as reading weights; a combinator's parts, too."""
+        for child in self.children:
+            child.load()
+
+    def close(self) -> None:
+        """Let go of weights and connections; the next call makes them again. A combinator closes its parts."""
+        for child in self.children:
+            child.close()
+
+    def rescaled(self, scores: torch.Tensor) -> torch.Tensor:
+        """Scores after the reward's own `scale` and `clip`, for an author's `forward`."""
+        scale, clip = vars(self).get("_RewardFunction__scale", 1.0), vars(self).get("_RewardFunction__clip")
+        scores = scores if scale == 1.0 else scores * scale
+        return scores if clip is None else scores.clamp(*clip)
+
     # What the executor uses
 
     @property
     def scores_by_sample(self) -> bool:
         """Whether the author's code sees one sample at a time, so that chunks may be cut at will."""
         return self.__by_sample
+
+    @property
+    def reading_form(self) -> str:
+        """The form in which media arrive."""
+        return self.media_form or ("float" if self.use_tensor_inputs else "pil")
 
     @property
     def chunk_size(self) -> int | None:
@@ -257,6 +283,9 @@ class RewardFunction(Parametrised):
     def __check_settings(self) -> None:
         if self.scope not in ("sample", "group"):
             raise ContractError(f"scope must be 'sample' or 'group', found {self.scope!r}", reward=self.name)
+        if self.reading_form not in MEDIA_FORMS:
+            known = ", ".join(MEDIA_FORMS)
+            raise ContractError(f"media_form must be one of {known}, found {self.media_form!r}", reward=self.name)
         sizes: dict[str, Any] = {"num_workers": self.num_workers, "batch_size": self.batch_size}
         for what, value in sizes.items():
             if value is None and what == "batch_size":
@@ -336,7 +365,7 @@ class RewardFunction(Parametrised):
         views: list[Sample] = []
         unread: dict[int, InputError] = {}
         for row, sample in enumerate(samples):
-            view = view_of(sample, Reading(self.use_tensor_inputs, self.name, indices[row]))
+            view = view_of(sample, Reading(self.reading_form, self.name, indices[row]))
             views.append(view)
             try:
                 for field in needed:

@@ -28,11 +28,13 @@ class Run:
         stopped: Set when nobody wants the result any more: a pause must end, and nothing new begin.
         claim: The right to call the reward, while the chunk runs.
         stats: What the chunk adds to the leaf's counters.
+        shared: What the rewards of the batch may share, such as features of its images.
         in_line: Whether a call waits for a lane: those of the chunk are held by calls that are over their time.
     """
 
     stopped: Stop
     claim: Claim | None = None
+    shared: dict[Any, Any] = field(default_factory=dict)
     stats: RewardStats = field(default_factory=RewardStats)
     in_line: bool = False
 
@@ -118,14 +120,14 @@ def compute(chunk: Chunk) -> Scored:
         except TimeoutError as error:
             return chunk.failure(error)
         run.in_line = False
-    outer = this_thread.busy
-    this_thread.busy = (*outer, id(reward))
+    outer, around = this_thread.busy, this_thread.shared
+    this_thread.busy, this_thread.shared = (*outer, id(reward)), run.shared
     started = time.perf_counter()
     try:
         return reward.score_chunk(chunk.samples, chunk.positions, stop_at_failure=chunk.stop_at_failure)
     finally:
         run.stats.calls += 1
         run.stats.seconds += time.perf_counter() - started
-        this_thread.busy = outer
+        this_thread.busy, this_thread.shared = outer, around
         if lane is not None:
             lane.unshare()

@@ -9,6 +9,8 @@ from flux_rewards.base import RewardFunction
 from flux_rewards.errors import ConfigError, ContractError, brief
 
 if TYPE_CHECKING:
+    import torch
+
     from flux_rewards.data import RewardBatch, Sample
 
 __all__ = ["Combinator", "UnaryCombinator"]
@@ -54,6 +56,30 @@ class Combinator(RewardFunction, abstract=True):
     def scope(self) -> str:  # type: ignore[override]
         """``"group"`` where anything in the tree compares the samples of a group."""
         return "group" if self.group_wise or any(child.scope == "group" for child in self.children) else "sample"
+
+    def fold(self, scores: Sequence[torch.Tensor]) -> torch.Tensor:  # noqa: ARG002
+        """Fold the children's scores on the gradient path, each (N,), as `combine` folds their results.
+
+        A combinator that overrides it is differentiable where all of its children are.
+        """
+        raise ContractError("has no fold for the gradient path", reward=self.name)
+
+    @property
+    def differentiable(self) -> bool:  # type: ignore[override]  # not an author's choice here
+        """Whether it, and all that it folds, offers a gradient."""
+        return type(self).fold is not Combinator.fold and all(child.differentiable for child in self.children)
+
+    def forward(
+        self, pixels: torch.Tensor, prompts: Sequence[str] | None = None, **columns: Sequence[Any]
+    ) -> torch.Tensor:
+        """Fold what the children give for the pixels; see `RewardFunction`."""
+        if not self.differentiable:
+            return super().forward(pixels, prompts, **columns)
+        scores: dict[int, torch.Tensor] = {}
+        for child in self.children:
+            if id(child) not in scores:
+                scores[id(child)] = child.forward(pixels, prompts, **columns)
+        return self.fold([scores[id(child)] for child in self.children])
 
     def compute_rewards(self, samples: Sequence[Sample]) -> RewardBatch:
         """The same as calling it."""

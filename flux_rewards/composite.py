@@ -15,6 +15,7 @@ from flux_rewards.naming import distinct
 from flux_rewards.validation import number
 
 if TYPE_CHECKING:
+    import torch
     from numpy.typing import NDArray
 
     from flux_rewards.data import Sample
@@ -109,6 +110,16 @@ class CompositeReward(Combinator):
         total[list(errors)] = np.nan
         return RewardBatch(total, self._tokens(parts, errors), errors=errors, parts=parts)
 
+    def fold(self, scores: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The weighted sum of what applies."""
+        import torch  # noqa: PLC0415  # loaded already
+
+        total = torch.zeros_like(scores[0])
+        for score, weight in zip(scores, self.weights.values(), strict=True):
+            total = total + weight * torch.where(torch.isnan(score), 0.0, score)
+        none_applies = torch.stack([torch.isnan(score) for score in scores]).all(dim=0)
+        return torch.where(none_applies, torch.nan, total)
+
     def _tokens(self, parts: Mapping[str, RewardBatch], errors: Mapping[int, str]) -> Any:
         dense = {part: batch.token_rewards for part, batch in parts.items() if batch.token_rewards is not None}
         if not dense:
@@ -181,6 +192,15 @@ class Product(Combinator):
         errors = carried(parts)
         product[list(errors)] = np.nan
         return RewardBatch(product, errors=errors, parts=parts)
+
+    def fold(self, scores: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The product of what applies."""
+        import torch  # noqa: PLC0415  # loaded already
+
+        stacked = torch.stack(list(scores))
+        applies = ~torch.isnan(stacked)
+        product = torch.where(applies, stacked, 1.0).prod(dim=0)
+        return torch.where(applies.any(dim=0), product, torch.nan)
 
 
 class Gate(Combinator):

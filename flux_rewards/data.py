@@ -89,7 +89,20 @@ class Sample:
         """
         if isinstance(self.response, str):
             return self.response
-        return _assistant_text(self.response)
+        return _last_text(self.response, "assistant", "response")
+
+    @property
+    def prompt_text(self) -> str:
+        """What was asked for: the prompt, or the last user message in it that has text.
+
+        Raises:
+            InputError: There is no prompt, or it is neither text nor messages with a user among them.
+
+        Examples:
+            >>> Sample([{"role": "system", "content": "Paint."}, {"role": "user", "content": "A cat."}]).prompt_text
+            'A cat.'
+        """
+        return self.prompt if isinstance(self.prompt, str) else _last_text(self.prompt, "user", "prompt")
 
     @staticmethod
     def from_columns(**columns: Any) -> list[Sample]:
@@ -316,15 +329,14 @@ def _is_set(value: Any) -> bool:
     return value is not None and not (isinstance(value, Mapping) and not value)
 
 
-def _assistant_text(messages: Any) -> str:
+def _last_text(messages: Any, role: str, field: str) -> str:
     if not isinstance(messages, (list, tuple)) or not all(isinstance(entry, Mapping) for entry in messages):
-        raise InputError(f"expected text or a list of chat messages, found {brief(messages)}", field="response")
-    spoken = [entry.get("content") for entry in messages if entry.get("role") == "assistant"]
+        raise InputError(f"expected text or a list of chat messages, found {brief(messages)}", field=field)
+    spoken = [entry.get("content") for entry in messages if entry.get("role") == role]
     if not spoken:
-        raise InputError(
-            "no message with the role 'assistant' among the response's messages; a response holds what the policy said",
-            field="response",
-        )
+        holds = {"response": "what the policy said", "prompt": "what it was asked"}[field]
+        message = f"no message with the role {role!r} among the {field}'s messages; a {field} holds {holds}"
+        raise InputError(message, field=field)
     texts = (
         "".join(part.get("text") or "" for part in content if part.get("type", "text") == "text")
         if isinstance(content, (list, tuple))

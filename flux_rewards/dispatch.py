@@ -11,7 +11,6 @@ from concurrent.futures import BrokenExecutor, CancelledError, Future
 from concurrent.futures import Executor as FuturesExecutor
 from typing import TYPE_CHECKING, Any
 
-from flux_rewards.chunks import Chunk, Run
 from flux_rewards.contract import locate
 from flux_rewards.elsewhere import arrived_here, score_elsewhere
 from flux_rewards.errors import ComputeError, ContractError
@@ -20,6 +19,7 @@ from flux_rewards.streams import Produced, beside
 from flux_rewards.threads import start_helper, this_thread
 
 if TYPE_CHECKING:
+    from flux_rewards.chunks import Chunk
     from flux_rewards.job import Job, Task
 
 __all__ = ["ProcessDispatch", "ThreadDispatch", "claim_of"]
@@ -77,7 +77,7 @@ class Dispatch(abc.ABC):
         return self.lanes.enter(self.task.leaf.reward.num_workers, self.submit, self.task.leaf.patience)
 
     def _not_begun(self, error: TimeoutError) -> None:
-        run = Run(self.job.stopped)
+        run = self.job.new_run()
         self.job.record(self.task, self.job.chunk(self.task, run).failure(error), run.stats)
 
     def _end(self, error: BaseException) -> None:
@@ -136,7 +136,7 @@ class ThreadDispatch(Dispatch):
             self.lanes.arrived(id(self.pool))
 
     def _work(self) -> None:
-        job, task, run = self.job, self.task, Run(self.job.stopped)
+        job, task, run = self.job, self.task, self.job.new_run()
         self._arrived()
         if self._needs_lane:
             try:
@@ -189,7 +189,7 @@ class ProcessDispatch(Dispatch):
             return True
         if lane is None:
             return True
-        chunk = self.job.chunk(self.task, Run(self.job.stopped))
+        chunk = self.job.chunk(self.task, self.job.new_run())
         self._held = (lane, chunk)
         self._since = self._waited()
         call = functools.partial(

@@ -23,7 +23,6 @@ from concurrent.futures import Future
 from concurrent.futures import wait as wait_for_futures
 from typing import TYPE_CHECKING, Any
 
-from flux_rewards.chunks import Run
 from flux_rewards.dispatch import ProcessDispatch, ThreadDispatch, claim_of
 from flux_rewards.elsewhere import packed, shares_memory
 from flux_rewards.errors import ConfigError, ContractError, brief
@@ -132,7 +131,7 @@ class Executor:
 
     def run_here(self, job: Job, task: Task, until: float | None = None) -> Sequence[Task] | None:
         """Run a task in the calling thread, and return those that follow from it; None if there was no lane in time."""
-        leaf, run, queued = task.leaf, Run(job.stopped), time.perf_counter()
+        leaf, run, queued = task.leaf, job.new_run(), time.perf_counter()
         # A reward that calls itself from its own compute holds its lane already.
         if task.units is None and id(leaf.reward) not in this_thread.busy and not job.finished.done():
             limits = [limit for limit in (until, job.deadline) if limit is not None]

@@ -57,6 +57,7 @@ class Job:
         self._complete: set[Hashable] = set()
         self._lock = threading.Lock()
         self._open = True
+        self._shared: dict[Any, Any] = {}
         self._outstanding = 0
         self._unstarted: dict[int, Task] = {}  # handed to a pool, and not begun there
 
@@ -174,11 +175,15 @@ class Job:
 
     # What is done
 
+    def new_run(self) -> Run:
+        """What the parts of one chunk share."""
+        return Run(self.stopped, shared=self._shared)
+
     def run(self, task: Task, run: Run | None = None) -> Sequence[Task]:
         """Run one task in this thread, and return those that follow from it."""
         if self.finished.done() or self.late():  # failed, cancelled or over its time: start nothing more
             return ()
-        run = run or Run(self.stopped)
+        run = run or self.new_run()
         try:
             if task.units is not None:
                 return self._look_up(task, run)

@@ -38,6 +38,8 @@ class _ThisThread(threading.local):
     """The queue that it works off."""
     free_soon: bool = False
     """Whether it is a worker that has nothing more to do: what it submits now it can take up itself."""
+    shared: dict[Any, Any] | None = None
+    """What the rewards of the batch that it scores may share; None where there is no such thing."""
 
 
 this_thread = _ThisThread()

@@ -19,6 +19,7 @@ from flux_rewards.validation import interval, number
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import torch
     from numpy.typing import NDArray
 
     from flux_rewards.base import RewardFunction
@@ -94,6 +95,10 @@ class Scale(Transform):
         """Multiply."""
         return tokens * self.factor
 
+    def fold(self, scores: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Multiply and add."""
+        return scores[0] * self.factor + self.offset
+
 
 class Clip(Transform):
     """The reward cut to [low, high]. Token rewards are cut one by one.
@@ -137,6 +142,10 @@ class Clip(Transform):
         """Cut to the limits."""
         return self.apply(tokens)
 
+    def fold(self, scores: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Cut to the limits; no gradient beyond them."""
+        return scores[0].clamp(self.low, self.high)
+
 
 class Normalize(Transform):
     """The reward mapped from known bounds to [0, 1]: ``(reward - low) / (high - low)``.
@@ -179,6 +188,10 @@ class Normalize(Transform):
     def apply_to_tokens(self, tokens: Values) -> Values:
         """Divide by the width of the bounds."""
         return tokens / (self.high - self.low)
+
+    def fold(self, scores: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Map the bounds to 0 and 1."""
+        return (scores[0] - self.low) / (self.high - self.low)
 
 
 class Threshold(Transform):

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from flux_rewards import media
 from flux_rewards.data import MEDIA_FIELDS, Sample
 
-__all__ = ["Reading", "any_media", "view_of"]
+__all__ = ["MEDIA_FORMS", "Reading", "any_media", "position_of", "view_of"]
+
+MEDIA_FORMS = ("pil", "float", "pixels", "given")
+"""In which a reward may ask for media."""
 
 
 class Reading(NamedTuple):
     """Who reads a sample, and how: for the right form, and for messages."""
 
-    tensors: bool
+    form: str
     reward: str
     position: int
 
@@ -30,19 +33,14 @@ class _Media:
             return None
         state = vars(view)
         reading: Reading = state["_reading"]
-        to_pil, to_tensor = _READERS[self._name]
-        read = to_tensor if reading.tensors else to_pil
-        value = read(state["_given"][self._name], field=self._name, index=reading.position, reward=reading.reward)
+        given = state["_given"][self._name]
+        if reading.form == "given":
+            value = given
+        else:
+            place = media.Place(self._name, reading.position, reading.reward)
+            value = media.read_media(self._name, given, reading.form, place)
         state[self._name] = value  # found before this descriptor from now on
         return value
-
-
-_READERS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
-    "image": (media.to_pil, media.to_tensor),
-    "video": (media.video_to_pil, media.video_to_tensor),
-    "condition_images": (media.images_to_pil, media.images_to_tensors),
-    "condition_videos": (media.videos_to_pil, media.videos_to_tensors),
-}
 
 
 class _View(Sample):
@@ -64,6 +62,12 @@ def view_of(sample: Sample, reading: Reading) -> Sample:
     state["_given"] = {field: state.pop(field) for field in MEDIA_FIELDS if state.get(field) is not None}
     state["_reading"] = reading
     return view
+
+
+def position_of(sample: Sample) -> int | None:
+    """The position of a sample in the batch that its caller passed, or None where it is no view."""
+    reading: Reading | None = vars(sample).get("_reading")
+    return None if reading is None else reading.position
 
 
 def any_media(samples: Iterable[Sample]) -> bool:

@@ -23,10 +23,10 @@ FLOORS: list[list[str]] = [
     ["job", "elsewhere"],
     ["pending", "dispatch"],
     ["executor"],
-    ["views"],
+    ["views", "gradients"],
     ["base"],
     ["combinator"],
-    ["composite", "transforms", "groups", "wrappers", "buffer"],
+    ["composite", "transforms", "groups", "wrappers", "buffer", "models"],
     ["rewards"],
     ["registry"],
     ["config_file"],
@@ -36,7 +36,7 @@ FLOORS: list[list[str]] = [
     ["cli"],
 ]
 # Within these packages, files build on one another.
-HOUSES_OF_THEIR_OWN = {"rewards", "cli", "report", "media", "wrappers"}
+HOUSES_OF_THEIR_OWN = {"rewards", "cli", "report", "media", "wrappers", "models"}
 
 
 def module_names() -> list[str]:

@@ -176,7 +176,9 @@ class _Reader:
         chunk, position = self._chunk, self._chunk.positions[row]
         sample, reward = chunk.samples[row], chunk.reward
         if any_media([sample]):  # as the reward sees them: pixels, not file names
-            sample = view_of(sample, Reading(reward.use_tensor_inputs, reward.name, position))
+            # A file's name does not tell what is in it.
+            form = "pixels" if reward.reading_form == "given" else reward.reading_form
+            sample = view_of(sample, Reading(form, reward.name, position))
         # Token rewards must fit the tokens, whether or not the reward reads those.
         length = None if sample.token_ids is None else len(sample.token_ids)
         digest = hashlib.sha256(self._key + str(length).encode())

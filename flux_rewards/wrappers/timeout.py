@@ -66,7 +66,7 @@ class Timeout(CallWrapper):
         run.stopped.subscribe(given_up.set)
         given_up.subscribe(done.set)
         # Its own counters: a call that is over its time must not count twice.
-        own = replace(chunk, run=Run(given_up, run.claim))
+        own = replace(chunk, run=Run(given_up, run.claim, run.shared))
         outcome: list[Scored | BaseException] = []
 
         streams = adopted()

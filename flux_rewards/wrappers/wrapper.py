@@ -10,6 +10,8 @@ from flux_rewards.errors import ContractError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import torch
+
     from flux_rewards.base import RewardFunction
     from flux_rewards.chunks import Chunk, Proceed, Recalled
     from flux_rewards.contract import Scored
@@ -36,6 +38,10 @@ class Wrapper(UnaryCombinator, abstract=True):
     def combine(self, batches: Sequence[RewardBatch], samples: Sequence[Sample]) -> RewardBatch:  # noqa: ARG002
         """The reward's own result."""
         return batches[0]
+
+    def fold(self, scores: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The reward's own scores."""
+        return scores[0]
 
 
 class CallWrapper(Wrapper, abstract=True):

@@ -1,0 +1,1 @@
+"""From a checkpoint to a frozen, shared, callable module: loading, preprocessing, encoders."""

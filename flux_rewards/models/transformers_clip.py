@@ -1,0 +1,85 @@
+"""CLIP checkpoints in transformers' format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from flux_rewards.errors import WeightsError
+from flux_rewards.models.dual_encoder import DualEncoder
+from flux_rewards.models.loading import load_transformers
+from flux_rewards.models.placement import device_of, dtype_of
+from flux_rewards.models.preprocessing import Preprocessing
+from flux_rewards.models.shared import shared
+
+if TYPE_CHECKING:
+    import torch
+
+    from flux_rewards.models.checkpoint import Checkpoint
+
+__all__ = ["open_transformers_clip"]
+
+
+def open_transformers_clip(
+    weights: Checkpoint, processor: Checkpoint, *, device: str | None, dtype: str
+) -> DualEncoder:
+    """The dual encoder of a `CLIPModel` checkpoint.
+
+    Args:
+        weights: Configuration and weights.
+        processor: Tokenizer and preprocessing; often the same.
+        device: See `device_of`.
+        dtype: See `dtype_of`.
+
+    Raises:
+        WeightsError: It cannot be found, or does not fit.
+    """
+    place, precision = device_of(device), dtype_of(dtype)
+    key = ("transformers clip", weights.path(), processor.path(), place, precision)
+
+    def make() -> DualEncoder:
+        from transformers import AutoModel, AutoTokenizer  # noqa: PLC0415  # seconds
+
+        folder = processor.path()
+        model = load_transformers(AutoModel, weights, place, precision)
+        if model.config.model_type != "clip":  # SigLIP, for one, wants other padding, and has a bias
+            raise WeightsError(f"{weights.label} is a {type(model).__name__}; expected a CLIPModel")
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        return _TransformersClip(model, Preprocessing.of_transformers(folder), place, precision, tokenizer)
+
+    return shared(key, make)
+
+
+class _TransformersClip(DualEncoder):
+    def __init__(
+        self,
+        model: Any,
+        preprocessing: Preprocessing,
+        device: torch.device,
+        dtype: torch.dtype,
+        tokenizer: Any,
+    ) -> None:
+        scale = float(model.logit_scale.float().exp())
+        super().__init__(model, preprocessing, device, dtype, width=model.config.projection_dim, logit_scale=scale)
+        self._tokenizer = tokenizer
+        self._context: int = model.config.text_config.max_position_embeddings
+
+    def tower(self, pixels: torch.Tensor) -> torch.Tensor:
+        return _pooled(self.module.get_image_features(pixel_values=pixels))  # type: ignore[operator]
+
+    def text_tower(self, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
+        return _pooled(self.module.get_text_features(**tokens))  # type: ignore[operator]
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[dict[str, torch.Tensor], list[int]]:
+        whole = self._tokenizer(list(texts))["input_ids"]
+        kept = self._tokenizer(
+            list(texts), padding=True, truncation=True, max_length=self._context, return_tensors="pt"
+        )
+        tokens = {name: kept[name] for name in ("input_ids", "attention_mask") if name in kept}
+        return tokens, [max(len(ids) - self._context, 0) for ids in whole]
+
+
+def _pooled(features: Any) -> torch.Tensor:
+    """Transformers 5 gives an output object, 4 a tensor."""
+    pooled: torch.Tensor = getattr(features, "pooler_output", features)
+    return pooled
