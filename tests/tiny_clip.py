@@ -95,3 +95,68 @@ def open_clip_state(size: int = 32, seed: int = 0) -> dict[str, torch.Tensor]:
             if parameter.ndim > 1:
                 torch.nn.init.normal_(parameter, std=0.1)
     return model.state_dict()
+
+
+def open_clip_folder(folder: Path, *, size: int = 32, seed: int = 0) -> Path:
+    """A directory as open_clip pushes it to the hub."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    preprocessing = {
+        "size": size,
+        "mode": "RGB",
+        "mean": [0.48145466, 0.4578275, 0.40821073],
+        "std": [0.26862954, 0.26130258, 0.27577711],
+        "interpolation": "bicubic",
+        "resize_mode": "squash",
+        "fill_color": 0,
+    }
+    config = {"model_cfg": open_clip_architecture(size), "preprocess_cfg": preprocessing}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    state = {name: tensor.contiguous() for name, tensor in open_clip_state(size, seed).items()}
+    save_file(state, folder / "open_clip_model.safetensors")
+    return folder
+
+
+def hps(folder: Path, *, size: int = 32, file: str = "HPS_v2.1_compressed.pt") -> Path:
+    """A file as xswu/HPSv2 has it, and the architecture that it fits, in ``architecture.json``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save({"epoch": 1, "state_dict": open_clip_state(size)}, folder / file)
+    (folder / "architecture.json").write_text(json.dumps(open_clip_architecture(size)))
+    return folder
+
+
+def dino(folder: Path, kind: str = "dinov2") -> Path:
+    """A vision transformer with its preprocessing, of the first or the second version of DINO."""
+    from transformers import AutoConfig, AutoModel, BitImageProcessor, ViTImageProcessor
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28}
+    options = {"patch_size": 14, "mlp_ratio": 2} if kind == "dinov2" else {"patch_size": 7, "intermediate_size": 64}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = AutoModel.from_config(
+            AutoConfig.for_model(kind, **sizes, **options), **({"add_pooling_layer": False} if kind == "vit" else {})
+        )
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                torch.nn.init.normal_(parameter, std=0.2)
+    model.save_pretrained(folder)
+    if kind == "dinov2":
+        processor = BitImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 28, "width": 28})
+    else:
+        processor = ViTImageProcessor(size={"height": 28, "width": 28}, resample=3)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def aesthetic_head(folder: Path, width: int = 16, name: str = "sac+logos+ava1-l14-linearMSE.pth") -> Path:
+    """A head as the aesthetic predictor's author saved it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes = {0: (1024, width), 2: (128, 1024), 4: (64, 128), 6: (16, 64), 7: (1, 16)}
+    generator = torch.Generator().manual_seed(0)
+    state = {}
+    for layer, (out, into) in sizes.items():
+        state[f"layers.{layer}.weight"] = torch.randn(out, into, generator=generator) / into**0.5
+        state[f"layers.{layer}.bias"] = torch.randn(out, generator=generator)
+    torch.save(state, folder / name)
+    return folder / name

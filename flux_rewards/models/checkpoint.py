@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -106,6 +107,18 @@ class Checkpoint:
     def part(self, file: str) -> Checkpoint:
         """One file of it."""
         return replace(self, file=file)
+
+    def model_type(self) -> str:
+        """The kind of model, as transformers' ``config.json`` says it.
+
+        Raises:
+            WeightsError: There is no such file, or it does not say.
+        """
+        file = self.part("config.json").path()
+        try:
+            return str(json.loads(file.read_text())["model_type"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise WeightsError(f"{file} does not say what model_type it is: {error}") from error
 
     def first_of(self, files: Sequence[str]) -> Checkpoint:
         """The first of some files that it holds.

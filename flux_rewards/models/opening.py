@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -61,9 +60,9 @@ def open_image_encoder(name: str, revision: str | None, *, device: str | None, d
     """
     (checkpoint,) = encoder_checkpoints(name, revision)
     if not name.startswith(_OPEN_CLIP) and checkpoint.has("config.json"):
-        kind = json.loads(checkpoint.part("config.json").path().read_text()).get("model_type")
+        kind = checkpoint.model_type()
         if kind != "clip":
-            return open_vision_encoder(checkpoint, str(kind), device=device, dtype=dtype)
+            return open_vision_encoder(checkpoint, kind, device=device, dtype=dtype)
     return open_dual_encoder(name, revision, device=device, dtype=dtype)
 
 

@@ -95,9 +95,13 @@ class Preprocessing:
             options: dict[str, Any] = {"mode": self.interpolation}
             if self.interpolation != "nearest":
                 options |= {"antialias": True, "align_corners": False}
-            pixels = interpolate(pixels, size=scaled, **options)
-            if self.clamp:
-                pixels = pixels.clamp(0, 1)
+            # One axis after the other, in Pillow 13's order (before, it was always the width): each overshoot is cut.
+            down, right = height - scaled[0], width - scaled[1]
+            first = (scaled[0], width) if down > max(0, 2 * right) else (height, scaled[1])
+            for size in (first, scaled):
+                if size != pixels.shape[-2:]:
+                    pixels = interpolate(pixels, size=size, **options)
+                    pixels = pixels.clamp(0, 1) if self.clamp else pixels
         return self._padded(self._cropped(pixels))
 
     def _scaled_size(self, height: int, width: int) -> tuple[int, int]:

@@ -41,9 +41,9 @@ def open_transformers_clip(
         from transformers import AutoModel, AutoTokenizer  # noqa: PLC0415  # seconds
 
         folder = processor.path()
+        if (kind := weights.model_type()) != "clip":  # SigLIP, for one, wants other padding, and has a bias
+            raise WeightsError(f"{weights.label} is of the kind {kind!r}; expected a CLIPModel, of the kind 'clip'")
         model = load_transformers(AutoModel, weights, place, precision)
-        if model.config.model_type != "clip":  # SigLIP, for one, wants other padding, and has a bias
-            raise WeightsError(f"{weights.label} is a {type(model).__name__}; expected a CLIPModel")
         tokenizer = AutoTokenizer.from_pretrained(folder)
         return _TransformersClip(model, Preprocessing.of_transformers(folder), place, precision, tokenizer)
 
@@ -71,7 +71,7 @@ class _TransformersClip(DualEncoder):
         return _pooled(self.module.get_text_features(**tokens))  # type: ignore[operator]
 
     def tokenize(self, texts: Sequence[str]) -> tuple[dict[str, torch.Tensor], list[int]]:
-        whole = self._tokenizer(list(texts))["input_ids"]
+        whole = self._tokenizer(list(texts), verbose=False)["input_ids"]
         kept = self._tokenizer(
             list(texts), padding=True, truncation=True, max_length=self._context, return_tensors="pt"
         )
