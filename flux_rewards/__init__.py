@@ -53,6 +53,23 @@ if TYPE_CHECKING:
         resolve_reward as resolve_reward,
     )
     from flux_rewards.rewards.function import FunctionReward as FunctionReward
+    from flux_rewards.rewards.image.pick_score import PickScore as PickScore
+    from flux_rewards.rewards.image.clip_score import CLIPScore as CLIPScore
+    from flux_rewards.rewards.image.hps import HPSv2 as HPSv2
+    from flux_rewards.rewards.image.aesthetic import AestheticScore as AestheticScore
+    from flux_rewards.rewards.image.image_reward import ImageReward as ImageReward
+    from flux_rewards.rewards.image.vqa_score import VQAScore as VQAScore
+    from flux_rewards.rewards.image.similarity import ImageSimilarity as ImageSimilarity
+    from flux_rewards.rewards.image.jpeg import (
+        JPEGCompressibility as JPEGCompressibility,
+        JPEGIncompressibility as JPEGIncompressibility,
+    )
+    from flux_rewards.rewards.image.ocr import OCRReward as OCRReward
+    from flux_rewards.rewards.image.face_similarity import FaceSimilarity as FaceSimilarity
+    from flux_rewards.rewards.video.video_reward import VideoReward as VideoReward
+    from flux_rewards.rewards.video.flicker import TemporalFlicker as TemporalFlicker
+    from flux_rewards.rewards.video.consistency import FrameConsistency as FrameConsistency
+    from flux_rewards.rewards.video.motion import MotionAmount as MotionAmount
     from flux_rewards.rewards.text.exact import ExactMatch as ExactMatch
     from flux_rewards.rewards.text.format import FormatReward as FormatReward
     from flux_rewards.rewards.text.keyword import KeywordReward as KeywordReward
@@ -135,11 +152,28 @@ _HOMES = {
     "Timeout": "flux_rewards.wrappers.timeout",
     "RewardBuffer": "flux_rewards.buffer",
     "RewardStats": "flux_rewards.stats",
+    "PickScore": "flux_rewards.rewards.image.pick_score",
+    "CLIPScore": "flux_rewards.rewards.image.clip_score",
+    "HPSv2": "flux_rewards.rewards.image.hps",
+    "AestheticScore": "flux_rewards.rewards.image.aesthetic",
+    "ImageReward": "flux_rewards.rewards.image.image_reward",
+    "VQAScore": "flux_rewards.rewards.image.vqa_score",
+    "ImageSimilarity": "flux_rewards.rewards.image.similarity",
+    "JPEGCompressibility": "flux_rewards.rewards.image.jpeg",
+    "JPEGIncompressibility": "flux_rewards.rewards.image.jpeg",
+    "OCRReward": "flux_rewards.rewards.image.ocr",
+    "FaceSimilarity": "flux_rewards.rewards.image.face_similarity",
+    "VideoReward": "flux_rewards.rewards.video.video_reward",
+    "TemporalFlicker": "flux_rewards.rewards.video.flicker",
+    "FrameConsistency": "flux_rewards.rewards.video.consistency",
+    "MotionAmount": "flux_rewards.rewards.video.motion",
 }
 
 __all__ = [
+    "AestheticScore",
     "Batched",
     "BestOfGroup",
+    "CLIPScore",
     "Cached",
     "CircuitBreaker",
     "Clip",
@@ -150,14 +184,21 @@ __all__ = [
     "ContractError",
     "ExactMatch",
     "Executor",
+    "FaceSimilarity",
     "FluxRewardsError",
     "FormatReward",
+    "FrameConsistency",
     "FunctionReward",
     "Gate",
     "GroupCenter",
     "GroupNormalize",
     "GroupRank",
+    "HPSv2",
+    "ImageReward",
+    "ImageSimilarity",
     "InputError",
+    "JPEGCompressibility",
+    "JPEGIncompressibility",
     "JudgeError",
     "KeywordReward",
     "LeaveOneOut",
@@ -166,9 +207,12 @@ __all__ = [
     "Map",
     "MaskErrors",
     "MissingDependencyError",
+    "MotionAmount",
     "Normalize",
     "NumericAnswerReward",
+    "OCRReward",
     "Pending",
+    "PickScore",
     "Product",
     "RegexReward",
     "RemoteError",
@@ -181,12 +225,15 @@ __all__ = [
     "RewardStats",
     "Sample",
     "Scale",
+    "TemporalFlicker",
     "Threshold",
     "Timeout",
     "TokenKeywordReward",
     "Trajectory",
     "UnaryCombinator",
     "UnknownRewardError",
+    "VQAScore",
+    "VideoReward",
     "WeightsError",
     "__version__",
     "list_rewards",

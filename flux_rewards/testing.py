@@ -31,6 +31,7 @@ from flux_rewards.data import RewardBatch, Sample
 from flux_rewards.errors import InputError
 from flux_rewards.fingerprint import fingerprint, same
 from flux_rewards.grouping import split_groups
+from flux_rewards.media import to_tensor, video_to_tensor
 from flux_rewards.registry import resolve_reward
 
 __all__ = ["Check", "characters", "example_reward", "example_samples", "reward_checks"]
@@ -113,7 +114,8 @@ def reward_checks(reward: Any, samples: Sequence[Sample] | None = None) -> list[
 
     One score a sample; repeatable; order and neighbours don't matter; inputs untouched; bounds hold; token rewards line
     up; a missing field is named; fields that are not declared don't matter; pickles; parameters kept; threads agree;
-    configuration round trip; global state kept.
+    configuration round trip; global state kept; where it is differentiable, `forward` gives the same scores, with a
+    gradient.
 
     Args:
         reward: The reward to check.
@@ -209,6 +211,29 @@ class _Contract:
         stripped = [Sample(**{field: getattr(sample, field) for field in read}) for sample in self.samples]
         what = f"the samples with no fields but {', '.join(sorted(read))}, those that the reward declares,"
         _assert_same(self.reward(self.samples), self.reward(stripped), what)
+
+    def check_gradient_path_agrees(self) -> None:
+        if not self.reward.differentiable:
+            return
+        import torch  # noqa: PLC0415  # a gradient is a tensor's
+
+        field = "video" if "video" in self.reward.required_fields else "image"
+        read = {"video": video_to_tensor, "image": to_tensor}[field]
+        pixels = [read(getattr(sample, field)) for sample in self.samples]
+        alike = [index for index, one in enumerate(pixels) if one.shape == pixels[0].shape]
+        batch = torch.stack([pixels[index] for index in alike]).requires_grad_()
+        samples = [self.samples[index] for index in alike]
+        fields = {*self.reward.required_fields, *(self.reward.optional_fields or ())} - {field, "prompt"}
+        columns = {name: [getattr(sample, name) for sample in samples] for name in sorted(fields)}
+        scores = self.reward.forward(batch, [sample.prompt_text for sample in samples], **columns)
+        assert scores.shape == (len(samples),), f"forward gave shape {tuple(scores.shape)} for {len(samples)} samples"
+        pairs = zip(samples, batch.detach(), strict=True)
+        called = self.reward([Sample(**{**vars(sample), field: one}) for sample, one in pairs])
+        found, expected = scores.detach().double().cpu().numpy(), called.rewards
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4, err_msg="forward gave other scores")
+        torch.where(torch.isnan(scores), 0.0, scores).sum().backward()
+        assert batch.grad is not None, "forward has no gradient to the pixels"
+        assert bool(torch.isfinite(batch.grad).all()), "a gradient is NaN or infinite"
 
     def check_pickles(self) -> None:
         copy = pickle.loads(pickle.dumps(self.reward))  # noqa: S301  # our own

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from flux_rewards.errors import brief
+from flux_rewards.media.frames import chosen_frames, read_frames
 from flux_rewards.media.images import as_pil, as_pixels, as_tensor
 from flux_rewards.media.place import Place
-from flux_rewards.media.reading import is_array, local_path
+from flux_rewards.media.reading import is_array
 
 if TYPE_CHECKING:
     import torch
@@ -122,14 +123,29 @@ def _images(images: Any, place: Place) -> Iterable[Any]:
 
 
 def _videos(videos: Any, place: Place) -> Iterable[Any]:
-    one = is_array(videos) and videos.ndim == 4
+    one = isinstance(videos, (str, os.PathLike)) or (is_array(videos) and videos.ndim == 4)
     return [videos] if one else _several(videos, place, "videos", "(N, T, C, H, W)")
 
 
+def raw_frames(video: Any, selection: str | int | Sequence[int], place: Place) -> tuple[list[int], list[Any]]:
+    """The positions of the chosen frames of a video, and the frames as they are given; of a file, decoded.
+
+    Raises:
+        InputError: It is no video, or has no frame at one of the positions.
+
+    Examples:
+        >>> raw_frames(["a.png", "b.png", "c.png"], [0, -1], Place("video"))
+        ([0, 2], ['a.png', 'c.png'])
+    """
+    if isinstance(video, (str, os.PathLike)):
+        numbers, decoded = read_frames(video, selection, place)
+        return numbers, list(decoded)
+    given: Any = _several(video, place, "frames", "(T, C, H, W)")
+    numbers = chosen_frames(selection, len(given), place)
+    return numbers, [given[number] for number in numbers]
+
+
 def _several(values: Any, place: Place, nouns: str, axes: str) -> Iterable[Any]:
-    if isinstance(values, (str, os.PathLike)):
-        name = local_path(values, place)
-        raise place.error(f"video files are not decoded here, found {name!r}; decode it to frames first")
     if not isinstance(values, (list, tuple)) and not (is_array(values) and values.ndim == axes.count(",") + 1):
         raise place.error(f"expected a list of {nouns}, or an array or tensor {axes}, found {brief(values)}")
     if len(values) == 0:
@@ -138,7 +154,7 @@ def _several(values: Any, place: Place, nouns: str, axes: str) -> Iterable[Any]:
 
 
 def _frames(video: Any, place: Place, read: Callable[[Any, Place], Any]) -> list[Any]:
-    given = _several(video, place, "frames", "(T, C, H, W)")
+    _, given = raw_frames(video, "all", place)
     frames = [read(frame, place.at("frame", number)) for number, frame in enumerate(given)]
     forms = [_form(frame) for frame in frames]
     for number, form in enumerate(forms):

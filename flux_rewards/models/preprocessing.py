@@ -40,9 +40,11 @@ class Preprocessing:
         interpolation: ``"bicubic"`` or ``"bilinear"``, both with antialias, or ``"nearest"``.
         crop_offset: How half of an odd excess is rounded: ``"down"`` (transformers) or ``"nearest"`` (torchvision).
         fill: Value in [0, 1] of the padding, before it is normalised.
-        clamp: Cut what bicubic overshoots back to [0, 1], as a resize of 8-bit pixels does.
+        eight_bit: The original resized 8-bit images: what is given in 8 bits stays in whole levels, as in PIL, and
+            what bicubic overshoots is cut off. Else floats are resized, and may leave [0, 1].
 
-    Matches PIL's resize of 8-bit images up to the rounding of that to whole levels (about a quarter of a level).
+    Images in 8 bits come out as from PIL, a level apart here and there. Floats are not rounded, and so differ by a
+    quarter of a level from what PIL makes of their nearest levels.
 
     Examples:
         >>> import torch
@@ -59,7 +61,7 @@ class Preprocessing:
     interpolation: str = "bicubic"
     crop_offset: str = "nearest"
     fill: float = 0.0
-    clamp: bool = True
+    eight_bit: bool = True
 
     def __call__(self, images: Sequence[torch.Tensor] | torch.Tensor, device: torch.device) -> torch.Tensor:
         """The images as one batch.
@@ -74,35 +76,48 @@ class Preprocessing:
         import torch  # noqa: PLC0415  # loaded already
 
         if isinstance(images, torch.Tensor):
-            return self._normalised(self._fitted(unit_range(images.to(device))))
+            return self._normalised(self._fitted(images.to(device)))
         alike: dict[tuple[Any, ...], list[int]] = {}
         for position, image in enumerate(images):
             alike.setdefault((image.shape, image.dtype, image.device), []).append(position)
-        parts = [torch.stack([images[position] for position in positions]) for positions in alike.values()]
-        fitted = torch.cat([self._fitted(unit_range(part.to(device, non_blocking=True))) for part in parts])
+        parts = [_stacked([images[position] for position in positions]) for positions in alike.values()]
+        fitted = torch.cat([self._normalised(self._fitted(part.to(device, non_blocking=True))) for part in parts])
         order = [position for positions in alike.values() for position in positions]
-        if order != sorted(order):
-            fitted = fitted[torch.tensor(order, device=device).argsort()]
-        return self._normalised(fitted)
+        return fitted if len(parts) == 1 else fitted[torch.tensor(order, device=device).argsort()]
 
     def _fitted(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(N, 3, H, W) in [0, 1] to (N, 3, *size)."""
-        from torch.nn.functional import interpolate  # noqa: PLC0415
-
+        """(N, 3, H, W) to (N, 3, *size), of the type that they are, or float."""
         height, width = pixels.shape[-2:]
         scaled = self._scaled_size(height, width)
         if scaled != (height, width):
-            options: dict[str, Any] = {"mode": self.interpolation}
-            if self.interpolation != "nearest":
-                options |= {"antialias": True, "align_corners": False}
-            # One axis after the other, in Pillow 13's order (before, it was always the width): each overshoot is cut.
-            down, right = height - scaled[0], width - scaled[1]
-            first = (scaled[0], width) if down > max(0, 2 * right) else (height, scaled[1])
-            for size in (first, scaled):
-                if size != pixels.shape[-2:]:
-                    pixels = interpolate(pixels, size=size, **options)
-                    pixels = pixels.clamp(0, 1) if self.clamp else pixels
+            whole = self.eight_bit  # else the original went through floats, and at once
+            pixels = self._by_axes(pixels, scaled) if whole else self._interpolated(unit_range(pixels), scaled)
         return self._padded(self._cropped(pixels))
+
+    def _by_axes(self, pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """As Pillow 13 does it: one axis after the other, in its order, what overshoots cut after each."""
+        import torch  # noqa: PLC0415
+
+        height, width = pixels.shape[-2:]
+        down, right = height - size[0], width - size[1]
+        first = (size[0], width) if down > max(0, 2 * right) else (height, size[1])  # before 13, always this one
+        for step in (first, size):
+            if step == pixels.shape[-2:]:
+                continue
+            if pixels.is_floating_point():
+                pixels = self._interpolated(pixels.float(), step).clamp(0, 1)
+            elif pixels.device.type == "cpu":  # there is a kernel for bytes, many times faster
+                pixels = self._interpolated(pixels, step)
+            else:
+                pixels = self._interpolated(pixels.float(), step).round().clamp(0, 255).to(torch.uint8)
+        return pixels
+
+    def _interpolated(self, pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        from torch.nn.functional import interpolate  # noqa: PLC0415
+
+        if self.interpolation == "nearest":
+            return interpolate(pixels, size=size, mode="nearest")
+        return interpolate(pixels, size=size, mode=self.interpolation, align_corners=False, antialias=True)
 
     def _scaled_size(self, height: int, width: int) -> tuple[int, int]:
         if self.resize == "squash":
@@ -128,13 +143,14 @@ class Preprocessing:
         down, right = (wanted - found for wanted, found in zip(self.size, pixels.shape[-2:], strict=True))
         if down <= 0 and right <= 0:
             return pixels
-        return pad(pixels, (right // 2, right - right // 2, down // 2, down - down // 2), value=self.fill)
+        fill = self.fill if pixels.is_floating_point() else round(self.fill * 255)
+        return pad(pixels, (right // 2, right - right // 2, down // 2, down - down // 2), value=fill)
 
     def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:
         import torch  # noqa: PLC0415
 
         mean, std = (torch.tensor(each, device=pixels.device).view(3, 1, 1) for each in (self.mean, self.std))
-        return (pixels - mean) / std
+        return (unit_range(pixels) - mean) / std
 
     @classmethod
     def of_transformers(cls, folder: Path) -> Preprocessing:
@@ -195,6 +211,15 @@ class Preprocessing:
         fill = float(config.get("fill_color") or 0) / 255
         mean, std = config.get("mean") or CLIP_MEAN, config.get("std") or CLIP_STD
         return cls(size, resize, None, _triple(mean), _triple(std), mode, "nearest", fill)
+
+
+def _stacked(images: Sequence[torch.Tensor]) -> torch.Tensor:
+    """(N, 3, H, W), in the order of axes in memory that the images have: to change it costs more than to resize."""
+    import torch  # noqa: PLC0415
+
+    if images[0].stride(0) != 1:
+        return torch.stack(list(images))
+    return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
 
 
 def _triple(values: Sequence[float]) -> Triple:

@@ -89,7 +89,7 @@ class HPSv2(DualEncoderReward):
         (weights,) = self.checkpoints()
         architecture = open_clip_architecture(self.architecture)
         size = architecture["vision_cfg"]["image_size"]
-        preprocessing = Preprocessing((size, size), "longest", clamp=False)
+        preprocessing = Preprocessing((size, size), "longest", eight_bit=False)
         return open_open_clip(
             weights, architecture, preprocessing, device=self.device, dtype=self.dtype, under="state_dict"
         )

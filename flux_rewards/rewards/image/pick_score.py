@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from flux_rewards.groups import GroupRank
 from flux_rewards.models.checkpoint import Checkpoint
 from flux_rewards.models.transformers_clip import open_transformers_clip
 from flux_rewards.rewards.image.dual import DualEncoderReward
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from flux_rewards.models.dual_encoder import DualEncoder
     from flux_rewards.rewards.model_reward import ModelOptions
 
-__all__ = ["PickScore"]
+__all__ = ["PickScore", "pick_score_rank"]
 
 
 class PickScore(DualEncoderReward):
@@ -92,3 +93,38 @@ class PickScore(DualEncoderReward):
         model: DualEncoder = self.model
         raw = cosines * model.logit_scale
         return raw / 26 if self.scaling == "/26" else raw
+
+
+def pick_score_rank(
+    model_name_or_path: str = "yuvalkirstain/PickScore_v1",
+    *,
+    processor_name_or_path: str = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+    model_revision: str | None = None,
+    device: str | None = None,
+    dtype: str = "float32",
+    ties: str = "mean",
+) -> GroupRank:
+    """The rank of each image within its group by `PickScore`, 0 to 1: `GroupRank` around it.
+
+    Args:
+        model_name_or_path: As for `PickScore`.
+        processor_name_or_path: As for `PickScore`.
+        model_revision: As for `PickScore`.
+        device: As for `PickScore`.
+        dtype: As for `PickScore`.
+        ties: As for `GroupRank`.
+
+    Flow-Factory's reward of this name gives ``argsort(argsort) / n``, up to (n - 1) / n, and breaks ties by position.
+
+    Examples:
+        >>> pick_score_rank().reward.name
+        'PickScore'
+    """
+    reward = PickScore(
+        model_name_or_path,
+        processor_name_or_path=processor_name_or_path,
+        model_revision=model_revision,
+        device=device,
+        dtype=dtype,
+    )
+    return GroupRank(reward, ties=ties)
