@@ -104,7 +104,7 @@ def _stream_of(device: int) -> torch.cuda.Stream:
 
     with _lock:
         if device not in _streams:
-            _streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            _streams[device] = torch.cuda.Stream(device)
         return _streams[device]
 
 

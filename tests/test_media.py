@@ -237,7 +237,7 @@ def test_a_float_tensor_is_not_changed() -> None:
     image = torch.rand(3, 8, 8, requires_grad=True)
     tensor = to_tensor(image)
     torch.testing.assert_close(tensor, image, rtol=0, atol=0)
-    tensor.sum().backward()  # type: ignore[no-untyped-call]
+    tensor.sum().backward()
     torch.testing.assert_close(image.grad, torch.ones(3, 8, 8))
 
 

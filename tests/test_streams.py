@@ -14,7 +14,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GP
 
 def occupy(cycles: int) -> None:
     """Keep the device busy."""
-    torch.cuda._sleep(cycles)  # type: ignore[no-untyped-call]
+    torch.cuda._sleep(cycles)
 
 
 class Mean(RewardFunction):
@@ -36,9 +36,9 @@ class Mean(RewardFunction):
 
 def test_without_cuda_there_is_nothing_to_wait_for() -> None:
     """And looking for it does not set it up."""
-    before = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    before = torch.cuda.is_initialized()
     marks = produced([Sample(image=torch.zeros(3, 4, 4), condition_images=[torch.zeros(3, 4, 4)])])
-    assert torch.cuda.is_initialized() == before  # type: ignore[no-untyped-call]
+    assert torch.cuda.is_initialized() == before
     if not before:
         assert marks == {}
     with beside({}):
@@ -86,7 +86,7 @@ def test_the_callers_stream_and_device_stay_as_they_are() -> None:
 @needs_gpu
 def test_a_limited_call_runs_on_its_callers_stream() -> None:
     """Its own thread must see what the caller has begun."""
-    reward, stream = Mean(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    reward, stream = Mean(), torch.cuda.Stream()
     with torch.cuda.stream(stream):
         image = torch.zeros(3, 16, 16, device="cuda")
         occupy(50_000_000)

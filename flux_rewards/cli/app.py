@@ -47,10 +47,10 @@ def _told_in_a_line(*, debug: bool) -> Iterator[None]:
         raise typer.Exit(1) from None
 
 
-def _text(error: FluxRewardsError | OSError) -> str:
-    if isinstance(error, FluxRewardsError) or error.filename is None:
-        return str(error)
-    return f"{os.fsdecode(error.filename)}: {error.strerror}"
+def _text(error: Exception) -> str:
+    if isinstance(error, OSError) and not isinstance(error, FluxRewardsError) and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return str(error) or type(error).__name__
 
 
 def _print_version(wanted: bool) -> None:
@@ -157,6 +157,85 @@ def info(
         console = output_console()
         for block in description(name):
             console.print(block, soft_wrap=isinstance(block, str))
+
+
+@app.command()
+def download(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME", help="Registered rewards, with their default parameters: PickScore HPSv2."),
+    ] = None,
+    *,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", "-c", metavar="REWARDS.yaml", help="Fetch for all rewards of a configuration, as it has them."
+        ),
+    ] = None,
+    only_list: Annotated[
+        bool, typer.Option("--list", help="Fetch nothing: tell what is on this machine, and what is missing.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Fetch the weights of rewards ahead of time, and tell where they lie. Exit code 1 where some could not be had."""
+    if not names and config is None:
+        raise typer.BadParameter("name a reward, or give a configuration with --config")
+    with _told_in_a_line(debug=debug):
+        from flux_rewards.cli.download import fetch_all, size_text  # noqa: PLC0415
+
+        reward, failed = None, False
+        for need in fetch_all(names or [], config, local_only=only_list):
+            if need.error is not None:
+                if debug:
+                    raise need.error
+                typer.echo(f"error: {need.reward}: {_text(need.error)}", err=True)
+                failed = True
+                continue
+            if need.checkpoint is None:
+                typer.echo(f"{need.reward}: needs no files")
+                continue
+            if reward != need.reward:
+                typer.echo(need.reward)
+                reward = need.reward
+            found = "missing" if need.path is None else f"{size_text(need.size)}  {need.path}"
+            typer.echo(f"  {need.checkpoint}  {found}")
+        if failed:
+            raise typer.Exit(1)
+
+
+@app.command()
+def verify(
+    name: Annotated[str, typer.Argument(help="A registered reward that has published scores, such as PickScore.")],
+    *,
+    param: Annotated[
+        list[str] | None,
+        typer.Option("--param", metavar="KEY=VALUE", help="A parameter of the reward; may be given several times."),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Score images that ship with the package, and compare with published scores and the original code.
+
+    Fetches the weights where they are not on this machine. Exit code 1 where ours differ by more than the tolerance,
+    2 where there was nothing to compare with.
+    """
+    with _told_in_a_line(debug=debug):
+        from flux_rewards.cli.tables import output_console  # noqa: PLC0415
+        from flux_rewards.cli.verify import comparison_table, parse_parameters  # noqa: PLC0415
+        from flux_rewards.verification import verify as compare  # noqa: PLC0415
+
+        console = output_console()
+        comparisons = compare(name, **parse_parameters(param or []))
+        for comparison in comparisons:
+            console.print(comparison.source, style="bold", soft_wrap=True)
+            if comparison.agrees is None:
+                console.print(f"not compared: {comparison.reason}\n", soft_wrap=True)
+                continue
+            console.print(comparison_table(comparison))
+            verdict = "agrees" if comparison.agrees else "DIFFERS"
+            console.print(f"{verdict} (tolerance {comparison.tolerance:.2g})\n")
+        verdicts = {comparison.agrees for comparison in comparisons}
+        if False in verdicts or True not in verdicts:
+            raise typer.Exit(1 if False in verdicts else 2)
 
 
 CacheFile = Annotated[Path, typer.Argument(metavar="FILE", help="A file that score --cache, or Cached, has made.")]

@@ -82,10 +82,18 @@ def _media_list(value: Any, name: str, folder: Path) -> list[str]:
     return [_media_path(item, f"{name}[{index}]", folder) for index, item in enumerate(value)]
 
 
-def _media_lists(value: Any, name: str, folder: Path) -> list[list[str]]:
+def _video(value: Any, name: str, folder: Path) -> str | list[str]:
+    if isinstance(value, str):
+        return _media_path(value, name, folder)
+    if isinstance(value, list):
+        return _media_list(value, name, folder)
+    raise _wrong(name, "the path of a video, or a list of paths of frames", value)
+
+
+def _videos(value: Any, name: str, folder: Path) -> list[str | list[str]]:
     if not isinstance(value, list):
-        raise _wrong(name, "a list of lists of paths", value)
-    return [_media_list(item, f"{name}[{index}]", folder) for index, item in enumerate(value)]
+        raise _wrong(name, "a list of videos, each a path or a list of paths of frames", value)
+    return [_video(item, f"{name}[{index}]", folder) for index, item in enumerate(value)]
 
 
 def _anything(value: Any, _name: str, _folder: Path) -> Any:
@@ -128,9 +136,9 @@ _FIELD_READERS: dict[str, Callable[[Any, str, Path], Any]] = {
     "prompt": _conversation,
     "response": _conversation,
     "image": _media_path,
-    "video": _media_list,
+    "video": _video,
     "condition_images": _media_list,
-    "condition_videos": _media_lists,
+    "condition_videos": _videos,
     "reference": _anything,
     "token_ids": _token_ids,
     "token_offsets": _token_offsets,

@@ -73,7 +73,9 @@ def chosen_frames(selection: str | int | Sequence[int], count: int, place: Place
         gaps = selection - 1
         if selection >= count:
             return list(range(count))
-        return [(2 * step * (count - 1) + gaps) // (2 * gaps) for step in range(selection)] if gaps else [(count - 1) // 2]
+        return (
+            [(2 * step * (count - 1) + gaps) // (2 * gaps) for step in range(selection)] if gaps else [(count - 1) // 2]
+        )
     for position in selection:
         if not -count <= position < count:
             raise place.error(
@@ -157,6 +159,11 @@ def _opened(name: str, place: Place) -> Iterator[tuple[Any, Any]]:
         if not streams:
             kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
             raise place.error(f"the file {name!r} has no video, found {kinds}")
+        size, needed = container.size, max((one.pos + one.size for one in streams[0].index_entries), default=0)
+        if needed > size:  # FFmpeg would stop there without a word
+            raise place.error(
+                f"the video file {name!r} is cut short: {size} of at least {needed} bytes; write it again"
+            )
         streams[0].thread_type = "AUTO"
         yield container, streams[0]
 
@@ -169,7 +176,7 @@ def _count_packets(name: str, place: Place) -> int:
 def _decoded(
     name: str, wanted: Collection[int] | None, place: Place, *, stop: bool = False
 ) -> tuple[dict[int, NDArray[np.uint8]], int]:
-    """The wanted frames (None for all) by position, and how many were decoded: to the last wanted one, or to the end."""
+    """The wanted frames (None: all) by position, and how many were decoded: to the last wanted one, or to the end."""
     found: dict[int, NDArray[np.uint8]] = {}
     count = 0
     with _opened(name, place) as (container, stream):

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from flux_rewards.errors import WeightsError
+from flux_rewards.errors import FluxRewardsError, WeightsError
 from flux_rewards.models.placement import frozen
-from flux_rewards.models.weights import check_keys
+from flux_rewards.models.weights import blank, check_keys
 
 if TYPE_CHECKING:
     import torch
@@ -28,25 +25,33 @@ def load_transformers(
         kind: A class with `from_pretrained`, such as ``AutoModel``.
         checkpoint: Configuration and weights.
         device: Where it goes.
-        dtype: In which it is held.
-        **options: Of `from_pretrained`.
+        dtype: In which it is held. Weights pass the CPU in float32 (four bytes each) whatever it is.
+        **options: Of `from_pretrained`. Code that comes with a checkpoint is not run.
 
     Raises:
         WeightsError: It cannot be found or read, or its tensors are not those of its architecture.
+        ImportError: The architecture needs a package that is not installed.
     """
+    import torch  # noqa: PLC0415  # loaded already
+
     folder = checkpoint.path()
+    options.setdefault("trust_remote_code", False)  # where nothing is said, transformers asks on the terminal
     try:
-        with _quiet():
+        # Weights made in inference mode could never pass a gradient on; what a checkpoint lacks would be drawn.
+        with torch.inference_mode(mode=False), blank():
             model, found = kind.from_pretrained(
                 folder,
-                dtype=dtype,
+                dtype=torch.float32,  # of another one it makes torch's default meanwhile, for all threads
                 local_files_only=True,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # they are told below, by name
                 **options,
             )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise WeightsError(f"{checkpoint.label} cannot be loaded: {str(error).strip().splitlines()[0]}") from error
+    except (FluxRewardsError, ImportError):
+        raise
+    except Exception as error:
+        first = next(iter(str(error).strip().splitlines()), "")
+        raise WeightsError(f"{checkpoint.label} cannot be loaded ({type(error).__name__}: {first})") from error
     check_keys(
         checkpoint.label,
         type(model).__name__,
@@ -54,16 +59,8 @@ def load_transformers(
         unexpected=sorted(found["unexpected_keys"]),
         misshaped=[f"{name} {tuple(held)} for {tuple(own)}" for name, held, own in sorted(found["mismatched_keys"])],
     )
-    return frozen(model, device, dtype)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Its table of what did not fit: an error says so."""
-    log = logging.getLogger("transformers.modeling_utils")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
+    with torch.inference_mode(mode=False):
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.device == device and not tensor.is_meta:  # still a view of the file, and would change with it
+                tensor.data = tensor.data.clone()
+        return frozen(model, device, dtype)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from flux_rewards.errors import WeightsError
 from flux_rewards.models.checkpoint import Checkpoint
+from flux_rewards.models.configuration import model_type
 from flux_rewards.models.open_clip_model import CONFIG_FILE, open_open_clip_folder
 from flux_rewards.models.transformers_clip import open_transformers_clip
 from flux_rewards.models.vision import open_vision_encoder
@@ -60,7 +61,7 @@ def open_image_encoder(name: str, revision: str | None, *, device: str | None, d
     """
     (checkpoint,) = encoder_checkpoints(name, revision)
     if not name.startswith(_OPEN_CLIP) and checkpoint.has("config.json"):
-        kind = checkpoint.model_type()
+        kind = model_type(checkpoint)
         if kind != "clip":
             return open_vision_encoder(checkpoint, kind, device=device, dtype=dtype)
     return open_dual_encoder(name, revision, device=device, dtype=dtype)

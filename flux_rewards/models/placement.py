@@ -58,7 +58,7 @@ def device_of(device: str | None) -> torch.device:
         raise ConfigError(f"there is no device {brief(device)}; write 'cpu', 'cuda' or 'cuda:1'") from error
     if found.type == "cuda":
         count = torch.cuda.device_count()
-        if count == 0 or (found.index or 0) >= count:
+        if not 0 <= (found.index or 0) < count:
             raise ConfigError(f"there is no device {str(found)!r}: torch sees {count} CUDA devices; use device='cpu'")
         if ":" not in str(device):  # a module must stay where it was put, whichever device is current later
             found = torch.device("cuda", torch.cuda.current_device())
@@ -82,12 +82,20 @@ def dtype_of(dtype: str) -> torch.dtype:
 def frozen(module: M, device: torch.device, dtype: torch.dtype) -> M:
     """The module in evaluation mode, without gradients to its weights, moved to the device and the precision.
 
+    Buffers that are no part of a checkpoint, such as the frequencies of rotary positions, keep their precision.
+
     Examples:
         >>> import torch
         >>> frozen(torch.nn.Linear(1, 1), torch.device("cpu"), torch.bfloat16).weight.requires_grad
         False
     """
-    return module.eval().requires_grad_(requires_grad=False).to(device=device, dtype=dtype)
+    saved = module.state_dict()
+    constants = {name: buffer for name, buffer in module.named_buffers(remove_duplicate=False) if name not in saved}
+    module.eval().requires_grad_(requires_grad=False).to(device=device, dtype=dtype)
+    for name, buffer in constants.items():
+        owner, _, own = name.rpartition(".")
+        setattr(module.get_submodule(owner), own, buffer.to(device))
+    return module
 
 
 def mixed_precision(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:

@@ -43,8 +43,8 @@ class Preprocessing:
         eight_bit: The original resized 8-bit images: what is given in 8 bits stays in whole levels, as in PIL, and
             what bicubic overshoots is cut off. Else floats are resized, and may leave [0, 1].
 
-    Images in 8 bits come out as from PIL, a level apart here and there. Floats are not rounded, and so differ by a
-    quarter of a level from what PIL makes of their nearest levels.
+    Images in 8 bits come out as from PIL, nearly always to the level. Floats are not rounded, and so
+    differ by a quarter of a level from what PIL makes of their nearest levels.
 
     Examples:
         >>> import torch
@@ -101,16 +101,15 @@ class Preprocessing:
         height, width = pixels.shape[-2:]
         down, right = height - size[0], width - size[1]
         first = (size[0], width) if down > max(0, 2 * right) else (height, size[1])  # before 13, always this one
+        levels = not pixels.is_floating_point()
+        pixels = pixels.float()
         for step in (first, size):
             if step == pixels.shape[-2:]:
                 continue
-            if pixels.is_floating_point():
-                pixels = self._interpolated(pixels.float(), step).clamp(0, 1)
-            elif pixels.device.type == "cpu":  # there is a kernel for bytes, many times faster
-                pixels = self._interpolated(pixels, step)
-            else:
-                pixels = self._interpolated(pixels.float(), step).round().clamp(0, 255).to(torch.uint8)
-        return pixels
+            pixels = self._interpolated(pixels, step)
+            # Bytes could be resized as such, and faster on a CPU, but not to the very levels that PIL gives.
+            pixels = (pixels + 0.5).floor().clamp(0, 255) if levels else pixels.clamp(0, 1)
+        return pixels.to(torch.uint8) if levels else pixels
 
     def _interpolated(self, pixels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         from torch.nn.functional import interpolate  # noqa: PLC0415

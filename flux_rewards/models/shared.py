@@ -12,8 +12,16 @@ __all__ = ["shared"]
 
 T = TypeVar("T")
 
-_lock = threading.Lock()
-_making: dict[Hashable, threading.Lock] = {}
+
+class _Making:
+    """Held by those who make an object of a key, or wait for it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()  # what asks for itself recurses, and is told so
+
+
+_lock = threading.RLock()  # not a plain one: a collection of garbage may come here again, in the same thread
+_making: WeakValueDictionary[Hashable, _Making] = WeakValueDictionary()
 _held: WeakValueDictionary[Hashable, object] = WeakValueDictionary()
 
 
@@ -32,7 +40,8 @@ def shared(key: Hashable, make: Callable[[], T]) -> T:
 
     Args:
         key: All that decides what is made.
-        make: Makes it; where it raises, the next caller tries again.
+        make: Makes it; where it raises, the next caller tries again. What it returns can be referred to weakly, as
+            objects of ordinary classes can; a tuple cannot.
 
     Examples:
         >>> class Model: ...
@@ -41,10 +50,14 @@ def shared(key: Hashable, make: Callable[[], T]) -> T:
         True
     """
     with _lock:
-        making = _making.setdefault(key, threading.Lock())
-    with making:
-        found = _held.get(key)
+        making = _making.get(key)
+        if making is None:
+            making = _making[key] = _Making()
+    with making.lock:
+        with _lock:
+            found = _held.get(key)
         if found is None:
             found = make()
-            _held[key] = found
+            with _lock:
+                _held[key] = found
         return cast("T", found)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from flux_rewards.errors import WeightsError
+from flux_rewards.models.configuration import model_type
 from flux_rewards.models.dual_encoder import DualEncoder
 from flux_rewards.models.loading import load_transformers
 from flux_rewards.models.placement import device_of, dtype_of
@@ -41,7 +42,7 @@ def open_transformers_clip(
         from transformers import AutoModel, AutoTokenizer  # noqa: PLC0415  # seconds
 
         folder = processor.path()
-        if (kind := weights.model_type()) != "clip":  # SigLIP, for one, wants other padding, and has a bias
+        if (kind := model_type(weights)) != "clip":  # SigLIP, for one, wants other padding, and has a bias
             raise WeightsError(f"{weights.label} is of the kind {kind!r}; expected a CLIPModel, of the kind 'clip'")
         model = load_transformers(AutoModel, weights, place, precision)
         tokenizer = AutoTokenizer.from_pretrained(folder)

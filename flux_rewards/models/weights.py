@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +16,25 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = ["blank", "check_keys", "load_exactly", "read_tensors"]
+
+# Methods of tensors, and initialisers of torch.nn.init, that fill a tensor by chance.
+_FILLS = {
+    *("normal_", "uniform_", "random_", "bernoulli_", "exponential_", "log_normal_", "cauchy_", "geometric_"),
+    *("trunc_normal_", "xavier_uniform_", "xavier_normal_", "kaiming_uniform_", "kaiming_normal_"),
+    *("orthogonal_", "sparse_"),
+}
+
+_building = threading.RLock()
+
+
+def _after_fork() -> None:
+    """A child has none of the threads that were building something."""
+    global _building  # noqa: PLW0603
+    _building = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def read_tensors(path: Path, *, under: str | None = None) -> dict[str, torch.Tensor]:
@@ -35,27 +57,44 @@ def read_tensors(path: Path, *, under: str | None = None) -> dict[str, torch.Ten
     import torch  # noqa: PLC0415  # only those who load pay for it
 
     if path.suffix == ".safetensors":
-        from safetensors import SafetensorError  # noqa: PLC0415
-        from safetensors.torch import load_file  # noqa: PLC0415
-
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise WeightsError(f"{path} is no readable safetensors file: {error}") from error
+        return _read_safetensors(path)
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
+        code = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if code:
+            raise WeightsError(
+                f"{path} holds more than tensors ({code[1]}), and is not loaded: unpickling it may run code; save the "
+                "state_dict alone, or as safetensors"
+            ) from error
         raise WeightsError(
-            f"{path} cannot be read as weights only ({type(error).__name__}: {str(error).splitlines()[0]}); it may be "
-            "cut short, so fetch it again; files that hold code are not loaded"
+            f"{path} cannot be read as weights ({type(error).__name__}); it may be cut short: delete it, and fetch it "
+            "again"
         ) from error
     if under is not None:
         if not isinstance(held, Mapping) or under not in held:
             raise WeightsError(f"{path} has no entry {under!r}; it holds {_listed(held)}")
         held = held[under]
-    if not isinstance(held, Mapping) or not all(isinstance(tensor, torch.Tensor) for tensor in held.values()):
+    if not isinstance(held, Mapping) or not all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in held.items()
+    ):
         raise WeightsError(f"{path} holds something else than tensors by name: {_listed(held)}")
     return dict(held)
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError, safe_open  # noqa: PLC0415
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            # A tensor of the file is a view of it, and would change with it.
+            return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  # it is no mapping
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(
+            f"{path} cannot be read as safetensors ({error}); it may be cut short: delete it, and fetch it again"
+        ) from error
 
 
 def load_exactly(
@@ -67,10 +106,10 @@ def load_exactly(
         module: The module; its own tensors are replaced, so it may be on the meta device.
         tensors: By the module's names.
         origin: The checkpoint, for messages.
-        ignore: Names that may be missing or left over.
+        ignore: Names that may be left over, or missing where they are buffers: a parameter has no value of its own.
 
     Raises:
-        WeightsError: Names or shapes differ.
+        WeightsError: Names, shapes or kinds of numbers differ.
 
     Examples:
         >>> import torch
@@ -81,12 +120,14 @@ def load_exactly(
         flux_rewards.errors.WeightsError: tiny.pt does not fit Linear: missing bias
     """
     own = module.state_dict()
-    missing = [name for name in own if name not in tensors and name not in ignore]
+    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    optional = {name for name in ignore if name not in parameters and name in own and not own[name].is_meta}
+    missing = [name for name in own if name not in tensors and name not in optional]
     unexpected = [name for name in tensors if name not in own and name not in ignore]
     misshaped = [
-        f"{name} {tuple(tensors[name].shape)} for {tuple(own[name].shape)}"
+        f"{name} {_told(tensors[name])} for {_told(own[name])}"
         for name in own
-        if name in tensors and tensors[name].shape != own[name].shape
+        if name in tensors and _kind(tensors[name]) != _kind(own[name])
     ]
     check_keys(origin, type(module).__name__, missing=missing, unexpected=unexpected, misshaped=misshaped)
     fitting = {name: tensor for name, tensor in tensors.items() if name in own}
@@ -110,9 +151,10 @@ def check_keys(
 
 @contextmanager
 def blank() -> Iterator[None]:
-    """Within, modules are built without drawing their random weights: nothing is computed, no generator moves.
+    """Within, this thread builds modules without drawing their random weights: nothing is computed, no generator moves.
 
-    Parameters hold whatever the memory held, so load all of them. Buffers such as masks are made as ever.
+    Parameters hold whatever the memory held, so load all of them. Buffers such as masks are made as ever. One thread
+    builds at a time: transformers changes torch's default precision, for all threads, while it builds.
 
     Examples:
         >>> import torch
@@ -122,28 +164,43 @@ def blank() -> Iterator[None]:
         >>> bool((torch.get_rng_state() == before).all())
         True
     """
+    with _building, _blank_mode():
+        yield
+
+
+def _blank_mode() -> AbstractContextManager[object]:
     import torch  # noqa: PLC0415
     from torch.overrides import TorchFunctionMode  # noqa: PLC0415
 
-    draws = {
-        getattr(torch.Tensor, name)
-        for name in ("normal_", "uniform_", "random_", "bernoulli_", "exponential_", "log_normal_", "cauchy_")
-    }
-    fresh = {torch.rand: torch.empty, torch.randn: torch.empty}
-    initialisers = {
-        getattr(torch.nn.init, name)
-        for name in vars(torch.nn.init)
-        if name.endswith("_") and not name.startswith("_") and name not in ("constant_", "ones_", "zeros_", "eye_")
+    fresh = {
+        torch.rand: torch.empty,
+        torch.randn: torch.empty,
+        torch.rand_like: torch.empty_like,
+        torch.randn_like: torch.empty_like,
+        torch.randperm: torch.arange,
     }
 
     class _Blank(TorchFunctionMode):
         def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if func in draws or func in initialisers:
+            kwargs = kwargs or {}
+            # By name: the initialisers of torch are transformers' own while it builds.
+            if getattr(func, "__name__", None) in _FILLS:
                 return args[0] if args else kwargs["tensor"]
-            return fresh.get(func, func)(*args, **(kwargs or {}))
+            if func in fresh:
+                func, kwargs = fresh[func], {key: value for key, value in kwargs.items() if key != "generator"}
+            return func(*args, **kwargs)
 
-    with _Blank():
-        yield
+    return _Blank()
+
+
+def _kind(tensor: torch.Tensor) -> tuple[Any, ...]:
+    """What must agree: any floating-point type can be turned into another one."""
+    return tensor.shape, tensor.is_floating_point() or tensor.dtype
+
+
+def _told(tensor: torch.Tensor) -> str:
+    kind = "" if tensor.is_floating_point() else f"{str(tensor.dtype).removeprefix('torch.')} "
+    return f"{kind}{tuple(tensor.shape)}"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -47,12 +47,12 @@ def by_pil(image: Image.Image, resize: str) -> np.ndarray[Any, Any]:
 @pytest.mark.parametrize("resize", ["shortest", "longest", "squash"])
 @pytest.mark.parametrize("number", range(10))
 def test_pixels_are_those_of_pil(number: int, resize: str) -> None:
-    """Hardly a level apart anywhere, at five sizes and ratios."""
+    """Hardly one of them a level apart, at five sizes and ratios."""
     image = photographs()[number]
     ours = Preprocessing((224, 224), resize, **PLAIN)([to_pixels(image)], CPU)[0].permute(1, 2, 0).numpy() * 255
     difference = np.abs(ours - by_pil(image, resize).astype(float))
     assert difference.mean() < 0.01
-    assert difference.max() <= 2.0
+    assert difference.max() < 1.01
 
 
 @pytest.mark.parametrize("resize", ["shortest", "longest", "squash"])

@@ -43,7 +43,7 @@ class Faces(NamedTuple):
         """The features of each sample, from its number of frames."""
         ends = np.cumsum(lengths).tolist()
         counts = [sum(self.found[end - length : end]) for end, length in zip(ends, lengths, strict=True)]
-        return list(self.features.split(counts))  # type: ignore[no-untyped-call]  # torch's own
+        return list(self.features.split(counts))  # torch's own
 
 
 class FaceModel(NamedTuple):

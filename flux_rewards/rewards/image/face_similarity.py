@@ -85,6 +85,7 @@ class FaceSimilarity(ModelReward):
     """
 
     bounds = (-1.0, 1.0)
+    example_config = {"model_name_or_path": "antelopev2"}
     batch_size = 8
     differentiable = True
 

@@ -84,7 +84,8 @@ class VideoReward(RewardFunction):
         self.reward = reward
         self.frames = frames
         self.reduce = one_of(reduce, "reduce", self.name, ("mean", "min", "max"))
-        self.async_reward = options.get("async_reward", reward.async_reward)
+        if self.async_reward is None and reward.async_reward is not None:
+            self.async_reward = reward.async_reward
         needed = [field for field in reward.required_fields if field != "image"]
         self.required_fields = ("video", *(field for field in needed if field != "video"))
         others = reward.optional_fields

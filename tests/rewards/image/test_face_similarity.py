@@ -216,7 +216,7 @@ def test_a_step_raises_the_score(folder: Path, checkpointing: bool) -> None:
     x = pixels(portrait(0), scene(1), portrait(2)).requires_grad_()
     references = [[portrait(7)]] * 3
     before = scoring.forward(x, condition_images=references)
-    scoring.loss(x, condition_images=references).backward()  # type: ignore[no-untyped-call]
+    scoring.loss(x, condition_images=references).backward()
     assert x.grad is not None
     assert torch.isfinite(x.grad).all()
     assert x.grad[0].abs().sum() > 0
@@ -234,7 +234,7 @@ def test_checkpointing_gives_the_same_gradient(folder: Path) -> None:
     for checkpointing in (False, True):
         x = pixels(portrait(0), portrait(1)).requires_grad_()
         scoring = reward(folder, activation_checkpointing=checkpointing, frame_batch_size=1)
-        scoring.loss(x, condition_images=[[portrait(7)]] * 2).backward()  # type: ignore[no-untyped-call]
+        scoring.loss(x, condition_images=[[portrait(7)]] * 2).backward()
         gradients.append(x.grad)
     assert torch.equal(*gradients)
 
@@ -245,7 +245,7 @@ def test_a_loss_over_nothing(folder: Path, media: str) -> None:
     x = pixels(scene(0), scene(1))
     x = (x if media == "image" else x[:, None]).requires_grad_()
     loss = reward(folder, media=media, clip=1).loss(x, condition_images=[[portrait(7)]] * 2)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     assert float(loss.detach()) == 0
     assert x.grad is not None
     assert x.grad.abs().sum() == 0
@@ -262,7 +262,7 @@ def test_half_precision(folder: Path) -> None:
     x = pixels(*images).to(torch.bfloat16).requires_grad_()
     scores = reward(folder, dtype="bfloat16").forward(x, condition_images=references)
     np.testing.assert_allclose(scores.detach().numpy(), full, atol=0.01)
-    scores.sum().backward()  # type: ignore[no-untyped-call]
+    scores.sum().backward()
     assert x.grad is not None
     assert torch.isfinite(x.grad).all()
 

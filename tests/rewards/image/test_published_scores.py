@@ -255,11 +255,12 @@ def test_a_device_that_is_not_there_is_an_error(folder: Path) -> None:
         CLIPScore(str(folder / "clip"), device="gpu").load()
 
 
-def test_weights_leave_with_the_last_reward_that_holds_them(folder: Path) -> None:
+def test_weights_leave_with_the_last_reward_that_holds_them(tmp_path: Path) -> None:
     """And come back with the next call."""
     import weakref
 
-    one, other = (CLIPScore(str(folder / "clip"), name=name) for name in ("one", "other"))
+    path = str(tiny_clip.transformers_clip(tmp_path))
+    one, other = (CLIPScore(path, name=name) for name in ("one", "other"))
     images, prompts = photographs()[:1], ["a"]
     expected = one(image=images, prompt=prompts).rewards
     other.load()

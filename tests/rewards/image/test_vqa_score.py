@@ -144,7 +144,7 @@ def test_gradient_agrees_with_finite_differences(parameters: dict[str, Any], fol
     asked = reward(folder, activation_checkpointing=True, **parameters)
     pixels = smooth(2).requires_grad_()
     prompts = ["a cat", "a very old red dog in the sea"]
-    asked.forward(pixels, prompts)[0].log().backward()  # type: ignore[no-untyped-call]
+    asked.forward(pixels, prompts)[0].log().backward()
     assert pixels.grad is not None
     assert torch.count_nonzero(pixels.grad[1]) == 0  # an image's score is its own
     # The gradient's own direction, smoothed: along noise alone the change would drown in rounding.
@@ -162,7 +162,7 @@ def test_a_step_along_the_gradient_raises_the_score(folder: Path) -> None:
     pixels = smooth(2).requires_grad_()
     prompts = ["a red cat", "blue"]
     before = asked.forward(pixels, prompts).detach()
-    asked.loss(pixels, prompts, kind="hinge", target=1.0).backward()  # type: ignore[no-untyped-call]
+    asked.loss(pixels, prompts, kind="hinge", target=1.0).backward()
     assert pixels.grad is not None
     step = 0.01 * pixels.grad / pixels.grad.flatten(1).norm(dim=1)[:, None, None, None]
     assert (asked.forward(pixels.detach() - step, prompts) > before).all()
@@ -232,7 +232,7 @@ def test_weights_leave_memory_with_their_last_user(tmp_path: Path) -> None:
     """Closed by one of two rewards they stay, closed by both they go, at once and not when cycles are collected."""
     folder = tiny_vlm.llava(tmp_path)
     one, other = reward(folder), reward(folder, alternatives=["No"])
-    one.forward(smooth(1).requires_grad_(), ["a cat"]).sum().backward()  # type: ignore[no-untyped-call]
+    one.forward(smooth(1).requires_grad_(), ["a cat"]).sum().backward()
     other.load()
     weights = [weakref.ref(parameter) for parameter in one.model.network.parameters()]
     one.close()
