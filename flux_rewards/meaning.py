@@ -42,7 +42,8 @@ def meaning_of(value: Any, *, until: type = object, known: Callable[[Any], bytes
     Raises:
         Opaque: There is something in it whose content cannot be told, such as a socket.
 
-    Does not follow classes and functions of other installed packages: those go by their name and version.
+    Does not follow classes and functions of other installed packages: those go by their name and version, and those of
+    this library by all of its code.
 
     Examples:
         >>> meaning_of(lambda x: x + 1) == meaning_of(lambda x: x + 2)
@@ -106,6 +107,7 @@ _PLAIN = {
     *(pathlib.PosixPath, pathlib.WindowsPath, pathlib.PurePosixPath, pathlib.PureWindowsPath),
 }
 _DEEPEST = 60
+_OURS = __name__.partition(".")[0]
 
 
 class _Walk:
@@ -184,9 +186,9 @@ class _Walk:
             yield from self._parts_of_instance(value)
 
     def _is_foreign(self, value: Any) -> bool:
-        """Whether it goes by name and version: what is installed, but for the package that the walk began in."""
+        """Whether it goes by name and version: this library, and what is installed but the walk did not begin in."""
         house = _house(value.__module__)
-        return house not in self._homes and _is_installed(house)
+        return house == _OURS or (house not in self._homes and _is_installed(house))
 
     def _parts_of_function(self, function: types.FunctionType) -> Iterator[Any]:
         if isinstance(revision := vars(function).get("revision"), str):  # its author's word
@@ -281,7 +283,15 @@ def _is_installed(house: str) -> bool:
 
 @functools.cache
 def _version(house: str) -> str:
-    return str(getattr(sys.modules.get(house), "__version__", ""))
+    module = sys.modules.get(house)
+    if house != _OURS:
+        return str(getattr(module, "__version__", ""))
+    # Any change of the library's code: its locks and models could not be told from others, piece by piece.
+    digest = hashlib.sha256()
+    for folder in getattr(module, "__path__", ()):
+        for file in sorted(pathlib.Path(folder).rglob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def _house(module: Any) -> str:

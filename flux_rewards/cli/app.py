@@ -188,7 +188,9 @@ def download(
             if need.error is not None:
                 if debug:
                     raise need.error
-                typer.echo(f"error: {need.reward}: {_text(need.error)}", err=True)
+                told = _text(need.error)
+                who = "" if told.startswith(need.reward) else f"{need.reward}: "
+                typer.echo(f"error: {who}{told}", err=True)
                 failed = True
                 continue
             if need.checkpoint is None:

@@ -55,21 +55,23 @@ def fetch_all(names: Sequence[str], config: Path | None = None, *, local_only: b
     known: dict[Checkpoint, tuple[Path | None, Exception | None]] = {}
     for name in names:
         try:
-            rewards = {name: _by_name(name)}
+            reward = _by_name(name)
         except _FAILURES as error:
             yield Need(name, error=error)
         else:
-            yield from _needs(rewards, known, local_only=local_only)
+            yield from _needs(name, reward, known, local_only=local_only)
     if config is not None:
         try:
             loaded = load_rewards(config)
         except _FAILURES as error:
             yield Need(str(config), error=error)
             return
-        sections = [loaded.train] if loaded.eval is loaded.train else [loaded.train, loaded.eval]
-        for section in sections:
-            parts = dict(zip(section.weights, section.children, strict=True))
-            yield from _needs(parts, known, local_only=local_only)
+        parts: dict[int, tuple[str, RewardFunction]] = {}  # a reward of both sections is one object
+        for section in (loaded.train, loaded.eval):
+            for name, reward in zip(section.weights, section.children, strict=True):
+                parts.setdefault(id(reward), (name, reward))
+        for name, reward in parts.values():
+            yield from _needs(name, reward, known, local_only=local_only)
 
 
 def rewards_within(reward: RewardFunction) -> list[RewardFunction]:
@@ -128,32 +130,32 @@ def _by_name(name: str) -> RewardFunction:
 
 
 def _needs(
-    rewards: Mapping[str, RewardFunction],
+    name: str,
+    reward: RewardFunction,
     known: dict[Checkpoint, tuple[Path | None, Exception | None]],
     *,
     local_only: bool,
 ) -> Iterator[Need]:
-    for name, reward in rewards.items():
-        checkpoints: dict[Checkpoint, None] = {}
-        failures: list[Exception] = []
-        for part in rewards_within(reward):
-            listed = getattr(part, "checkpoints", None)  # of `ModelReward`, and of any reward that has one
-            try:
-                checkpoints.update(dict.fromkeys(listed() if callable(listed) else ()))
-            except _FAILURES as error:
-                failures.append(error)
-        for checkpoint in checkpoints:
-            if checkpoint not in known:
-                known[checkpoint] = _located(checkpoint, local_only=local_only)
-            path, failure = known[checkpoint]
-            label = checkpoint.label
-            if checkpoint.file is None and not checkpoint.weights:
-                label += " (without weights)"
-            yield Need(name, label, path, _size(path), failure)
-        for failure in failures:
-            yield Need(name, error=failure)
-        if not checkpoints and not failures:
-            yield Need(name)
+    checkpoints: dict[Checkpoint, None] = {}
+    failures: list[Exception] = []
+    for part in rewards_within(reward):
+        listed = getattr(part, "checkpoints", None)  # of `ModelReward`, and of any reward that has one
+        try:
+            checkpoints.update(dict.fromkeys(listed() if callable(listed) else ()))
+        except _FAILURES as error:
+            failures.append(error)
+    for checkpoint in checkpoints:
+        if checkpoint not in known:
+            known[checkpoint] = _located(checkpoint, local_only=local_only)
+        path, failure = known[checkpoint]
+        label = checkpoint.label
+        if checkpoint.file is None and not checkpoint.weights:
+            label += " (without weights)"
+        yield Need(name, label, path, _size(path), failure)
+    for failure in failures:
+        yield Need(name, error=failure)
+    if not checkpoints and not failures:
+        yield Need(name)
 
 
 def _located(checkpoint: Checkpoint, *, local_only: bool) -> tuple[Path | None, Exception | None]:

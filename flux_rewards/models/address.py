@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from flux_rewards.errors import RemoteError, WeightsError
@@ -62,10 +63,11 @@ def fetch_address(address: str, *, local_only: bool = False) -> Path:
 def _write(path: Path, chunks: Iterator[bytes], size: int | None) -> None:
     from huggingface_hub.utils.tqdm import tqdm  # noqa: PLC0415  # with the switches of the hub's own bars
 
+    bars: Any = tqdm  # has no types
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".incomplete", delete=False) as file:
         partial = Path(file.name)
         try:
-            with tqdm(total=size, unit="B", unit_scale=True, desc=path.name, disable=None) as bar:
+            with bars(total=size, unit="B", unit_scale=True, desc=path.name, disable=None) as bar:
                 for chunk in chunks:
                     file.write(chunk)
                     bar.update(len(chunk))

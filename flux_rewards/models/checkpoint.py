@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -115,22 +114,6 @@ class Checkpoint:
         except OSError as error:
             raise WeightsError(f"{self.label} cannot be read: {error}") from error
         return f"{path.resolve()}#{digest.hexdigest()}"
-
-    def model_type(self) -> str:
-        """The kind of model, as transformers' ``config.json`` says it.
-
-        Raises:
-            WeightsError: There is no such file, or it does not say; or as `path`.
-            RemoteError: As `path`.
-            ConfigError: As `path`.
-        """
-        file = self.part("config.json").path()
-        try:
-            return str(json.loads(file.read_text(encoding="utf-8"))["model_type"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise WeightsError(
-                f"{file} does not say what model_type it is ({type(error).__name__}: {error})"
-            ) from error
 
     def part(self, file: str) -> Checkpoint:
         """One file of it."""

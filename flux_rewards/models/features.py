@@ -6,6 +6,7 @@ import threading
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from flux_rewards.models.cpu_linear import quick_on_cpu
 from flux_rewards.models.placement import mixed_precision
 from flux_rewards.threads import this_thread
 
@@ -39,6 +40,7 @@ class ImageEncoder:
         *,
         width: int,
     ) -> None:
+        quick_on_cpu(module)
         self.module = module
         self.preprocessing = preprocessing
         self.device = device

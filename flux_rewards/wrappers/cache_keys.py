@@ -8,7 +8,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import flux_rewards
 from flux_rewards.base import RewardFunction
 from flux_rewards.data import FIELDS
 from flux_rewards.errors import ConfigError, InputError, brief
@@ -46,10 +45,8 @@ def reward_digest(reward: Any, within: tuple[int, ...] = ()) -> bytes:
     """
     kind = type(reward)
     tell = functools.partial(_told, within=(*within, id(reward)))
-    digest = hashlib.sha256(f"{KEY_VERSION} {kind.__module__}.{kind.__qualname__} {reward.revision}".encode())
-    if kind.__module__.partition(".")[0] == "flux_rewards":
-        digest.update(flux_rewards.__version__.encode())
-    if not reward.revision:
+    digest = hashlib.sha256(f"{KEY_VERSION} {kind.__module__}.{kind.__qualname__} {kind.revision}".encode())
+    if not kind.revision:
         remedy = f"set {kind.__name__}.revision = '1', and change it whenever the code decides otherwise"
         digest.update(tell(kind, reward.name, "its code", remedy))
     parameters = deciding_parameters(reward)

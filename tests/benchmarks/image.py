@@ -31,10 +31,12 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from flux_rewards import PickScore, RewardBatch, Sample, VideoReward
+from flux_rewards import PickScore, Sample, VideoReward
 
 PEER, OURS, TOWER = "PIL, processor, both towers", "flux_rewards", "image tower alone"
-SHORT = "portrait of a red fox in a green coat, sitting on an old wooden chair in a snowy forest, oil painting, number {}"
+SHORT = (
+    "portrait of a red fox in a green coat, sitting on an old wooden chair in a snowy forest, oil painting, number {}"
+)
 LONG = " ".join([SHORT.removesuffix(" number {}"), SHORT, SHORT.format("two, again and again, once more")])
 
 VIT_B_32: dict[str, Any] = {}  # what transformers' CLIPConfig is unless told otherwise
@@ -120,6 +122,10 @@ class Peer:
         flat = self.images([prompt for prompt in prompts for _ in range(frames)], pixels.flatten(0, 1))
         return [float(score) for score in np.array(flat).reshape(-1, frames).mean(axis=1)]
 
+    def tokens(self, prompt: str) -> int:
+        """How long a prompt is, as the text tower reads it."""
+        return len(self.processor.tokenizer(prompt, truncation=True, max_length=77)["input_ids"])
+
     def _batch(self, prompts: Sequence[str], pixels: torch.Tensor) -> list[float]:
         levels = (pixels * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy().transpose(0, 2, 3, 1)
         images = [Image.fromarray(image) for image in levels]
@@ -167,67 +173,54 @@ def pictures(*shape: int, device: str) -> torch.Tensor:
     return smooth.clamp_(0, 1).view(shape)
 
 
-def medians(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Seconds of each, in interleaved rounds after one to warm up."""
+def medians(runs: dict[str, Callable[[], Any]], rounds: int) -> tuple[dict[str, float], float]:
+    """Seconds of each, in interleaved rounds after one to warm up, and how far its and our scores were ever apart."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
+    apart = 0.0
     for step in range(rounds + 1):
+        scores: dict[str, Any] = {}
         for name, run in runs.items():
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             started = time.perf_counter()
-            run()  # ends with numbers on the CPU, so the device has nothing left to do
+            scores[name] = run()  # ends with numbers on the CPU, so the device has nothing left to do
             if step:
                 seconds[name].append(time.perf_counter() - started)
-    return {name: statistics.median(times) for name, times in seconds.items()}
-
-
-def agreed(ours: RewardBatch, theirs: Sequence[float], dtype: str) -> float:
-    """The largest difference; theirs come from pixels in 8 bits, and in a half precision from features in it."""
-    apart = float(np.abs(ours.rewards - np.array(theirs)).max())
-    assert apart < (2e-3 if dtype == "float32" else 0.1), apart
-    return apart
+        apart = max(apart, float(np.abs(np.array(scores[OURS]) - np.array(scores[PEER])).max()))
+    return {name: statistics.median(times) for name, times in seconds.items()}, apart
 
 
 def measured(folder: Path, setting: Setting, table: Table) -> float:
     """One row a contender; returns our images a second."""
-    reward = PickScore(
-        str(folder),
-        processor_name_or_path=str(folder),
-        device=setting.device,
-        dtype=setting.dtype,
-        batch_size=setting.batch_size,
-    )
-    peer, video = Peer(folder, setting), VideoReward(reward)
-    *shape, height, width = setting.images
-    pixels = pictures(shape[0] * shape[1], 3, height, width, device=setting.device)
-    prepared = pictures(len(pixels), 3, 224, 224, device=setting.device).to(peer.dtype)
-    clips, each, frames, *size = setting.videos
-    films = pictures(clips * each, frames, 3, *size, device=setting.device)
-    best = 0.0
-    for kind, given, per in (("images", pixels, shape[1]), ("videos", films, each)):
-        field, groups = kind.removesuffix("s"), len(given) // per
-        ours: Callable[..., RewardBatch] = reward if kind == "images" else video
-        theirs = peer.images if kind == "images" else peer.videos
-        count = given.shape[:-3].numel()
+    options: Any = {"device": setting.device, "dtype": setting.dtype, "batch_size": setting.batch_size}
+    reward = PickScore(str(folder), processor_name_or_path=str(folder), **options)
+    peer = Peer(folder, setting)
+    fastest = 0.0
+    for kind, ours, theirs, (prompts, each, *frames, height, width), rounds in (
+        ("images", reward, peer.images, setting.images, setting.rounds),
+        ("videos", VideoReward(reward), peer.videos, setting.videos, setting.rounds // 2 + 1),
+    ):
+        given = pictures(prompts * each, *frames, 3, height, width, device=setting.device)
+        count, field = given.shape[:-3].numel(), kind.removesuffix("s")
         for text in (SHORT, LONG):
-            first, second = (new_prompts(groups, per, text) for _ in range(2))
-            prompts = next(new_prompts(groups, per, text))
-            tokens = min(len(peer.processor.tokenizer(prompts[0])["input_ids"]), 77)
-            apart = agreed(ours(samples(field, prompts, given)), theirs(prompts, given), setting.dtype)
+            for_peer, for_us = (new_prompts(prompts, each, text) for _ in "ab")
             runs: dict[str, Callable[[], Any]] = {
-                PEER: lambda: theirs(next(first), given),
-                OURS: lambda: ours(samples(field, next(second), given)).rewards,
+                PEER: lambda: theirs(next(for_peer), given),
+                OURS: lambda: ours(samples(field, next(for_us), given)).rewards,
             }
-            if kind == "images" and text is LONG:
+            if kind == "images":
+                prepared = pictures(len(given), 3, 224, 224, device=setting.device).to(peer.dtype)
                 runs[TOWER] = functools.partial(peer.tower, prepared)
-            found = medians(runs, setting.rounds)
+            found, apart = medians(runs, rounds)
+            # Theirs come from pixels in 8 bits, and in a half precision from features in it.
+            assert apart < (2e-3 if setting.dtype == "float32" else 0.1), apart
             for name, seconds in found.items():
                 ratio = f"{found[PEER] / seconds:.2f}"
-                told = (f"{tokens}", f"{count / seconds:.1f}", ratio, f"{apart:.0e}" if name is OURS else "")
-                table.add_row(name, f"{len(given)} {kind}, {groups} prompts", *told)
-            if kind == "images":
-                best = max(best, count / found[OURS])
-    return best
+                told = (f"{count / seconds:.1f}", ratio, f"{apart:.0e}" if name == OURS else "")
+                table.add_row(name, f"{len(given)} {kind}", str(peer.tokens(next(for_us)[0])), *told)
+            table.add_section()
+            fastest = max(fastest, count / found[OURS]) if kind == "images" else fastest
+    return fastest
 
 
 def operations(config: dict[str, Any]) -> float:

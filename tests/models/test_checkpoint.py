@@ -12,6 +12,7 @@ from hub import Hub, ask
 
 from flux_rewards.errors import ConfigError, WeightsError
 from flux_rewards.models.checkpoint import Checkpoint
+from flux_rewards.models.configuration import model_type
 from flux_rewards.models.hub_errors import scrubbed
 
 TEXTS: dict[str, bytes | str] = {
@@ -111,16 +112,15 @@ def test_what_a_repository_holds_is_known_without_a_network_too(hub: Hub, tmp_pa
     hub.add("org/unseen", {**TEXTS, "pytorch_model.bin": b"w"})
     has = [("has", "org/model", {"given": [name]}) for name in ("config.json", "open_clip_config.json")]
     first = ("first_of", "org/model", {"given": [["model.safetensors", "pytorch_model.bin"]]})
-    kind = ("model_type", "org/model")
     none = ("first_of", "org/model", {"given": [["a.bin", "b.bin"]]})
-    answers, _ = ask(hub.environment(tmp_path), [*has, ("path", "org/model"), first, kind, none])
-    known = [True, False, "org/model/pytorch_model.bin", "clip"]
-    assert [answers[index].get("value") for index in (0, 1, 3, 4)] == known
-    assert answers[5]["message"] == "org/model holds none of a.bin, b.bin"
+    answers, _ = ask(hub.environment(tmp_path), [*has, ("path", "org/model"), first, none])
+    known = [True, False, "org/model/pytorch_model.bin"]
+    assert [answers[index].get("value") for index in (0, 1, 3)] == known
+    assert answers[4]["message"] == "org/model holds none of a.bin, b.bin"
     unseen = ("has", "org/unseen", {"given": ["config.json"]})
     new = ("has", "org/model", {"given": ["preprocessor_config.json"]})
     for environment in ({"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}):
-        answers, _ = ask(hub.environment(tmp_path, **environment), [*has, first, kind, new, unseen])
+        answers, _ = ask(hub.environment(tmp_path, **environment), [*has, first, new, unseen])
         assert [answer.get("value") for answer in answers] == [*known, False, None]
         assert "org/unseen/config.json is not on this machine" in answers[-1]["message"]
 
@@ -295,7 +295,7 @@ def test_a_path_wins_over_the_hub(tmp_path: Path) -> None:
     assert Checkpoint(str(tmp_path / "model" / "config.json")).path() == tmp_path / "model" / "config.json"
     assert (held.has("config.json"), held.has("model.safetensors")) == (True, False)
     assert held.first_of(["a", "config.json"]).file == "config.json"
-    assert held.model_type() == "vit"
+    assert model_type(held) == "vit"
     assert Checkpoint(tmp_path / "model") == held  # type: ignore[arg-type]  # as people write it
     with pytest.raises(WeightsError, match=r"holds no model\.bin; it holds config\.json"):
         held.part("model.bin").path()
@@ -315,7 +315,7 @@ def test_a_configuration_without_a_kind_is_an_error(tmp_path: Path, text: str) -
     """It names the file."""
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(WeightsError, match=r"config\.json does not say what model_type it is"):
-        Checkpoint(str(tmp_path)).model_type()
+        model_type(Checkpoint(str(tmp_path)))
 
 
 @pytest.mark.parametrize("source", ["", "  ", None, 3])
