@@ -72,7 +72,11 @@ def open_rewards(folder: Path) -> CompositeReward:
     CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
     sizes = {0: (16, 1024), 2: (1024, 128), 4: (128, 64), 6: (64, 16), 7: (16, 1)}
     layers = {number: torch.nn.Linear(*size) for number, size in sizes.items()}
-    head = {f"layers.{number}.{name}": value for number, layer in layers.items() for name, value in layer.state_dict().items()}
+    head = {
+        f"layers.{number}.{name}": value
+        for number, layer in layers.items()
+        for name, value in layer.state_dict().items()
+    }
     torch.save(head, folder / "head.pth")
     return CompositeReward(
         {

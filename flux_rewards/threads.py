@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import os
 import queue
 import threading
 import time
@@ -13,7 +14,7 @@ from concurrent.futures import Executor as FuturesExecutor
 from concurrent.futures import Future
 from typing import Any, NamedTuple, TypeVar
 
-__all__ = ["Stop", "WorkerPool", "start_helper", "this_thread"]
+__all__ = ["RenewedLock", "Stop", "WorkerPool", "start_helper", "this_thread"]
 
 T = TypeVar("T")
 
@@ -43,6 +44,43 @@ class _ThisThread(threading.local):
 
 
 this_thread = _ThisThread()
+
+
+class RenewedLock:
+    """A lock that is open in a forked child, where the thread that held it is not; for a ``with`` statement.
+
+    Examples:
+        >>> lock = RenewedLock()
+        >>> with lock:
+        ...     pass
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        _renewed.add(self)
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        if self._lock.locked():  # not where the thread forked within
+            self._lock.release()
+
+    def renew(self) -> None:
+        """Open it, whoever held it."""
+        self._lock = threading.Lock()
+
+
+_renewed: weakref.WeakSet[RenewedLock] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for lock in list(_renewed):
+        lock.renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Stop:

@@ -258,6 +258,11 @@ def test_a_composite_leaves_out_what_does_not_apply() -> None:
     reward = CompositeReward([(TemporalFlicker(), 1.0), (VideoReward(Fixed()), 2.0)])
     assert torch.allclose(reward.forward(video), 8 * video[:, 0, 0, 0, 0])
     assert torch.isnan(CompositeReward([(TemporalFlicker(), 1.0)]).forward(video)).all()
+    for one in (TemporalFlicker(), MotionAmount()):
+        leaf = video.clone().requires_grad_()
+        one.loss(leaf).backward()
+        assert leaf.grad is not None
+        assert leaf.grad.abs().sum() == 0
 
 
 @pytest.mark.parametrize(

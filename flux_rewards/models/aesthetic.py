@@ -41,4 +41,4 @@ def open_aesthetic_head(checkpoint: Checkpoint, width: int, *, device: str | Non
         load_exactly(predictor, read_tensors(file), checkpoint.label)
         return frozen(predictor.layers, place, dtype_of("float32"))
 
-    return shared(("aesthetic", file, width, place), make)
+    return shared(("aesthetic", checkpoint.identity(), width, place), make)

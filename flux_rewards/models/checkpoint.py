@@ -16,6 +16,7 @@ from flux_rewards.models.hub import commit_of, fetch_file, fetch_folder, holds
 
 __all__ = ["Checkpoint"]
 
+_PARTS = (".json", ".txt", ".model", ".jinja", ".safetensors", ".bin", ".pt", ".pth", ".onnx")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -106,11 +107,11 @@ class Checkpoint:
         path = self.path()
         digest = hashlib.sha256()
         try:
-            files = [path] if path.is_file() else sorted(entry for entry in path.rglob("*") if entry.is_file())
+            # What else lies in a directory, such as a log, decides nothing.
+            files = [path] if path.is_file() else sorted(entry for entry in path.iterdir() if entry.suffix in _PARTS)
             for entry in files:
                 facts = entry.stat()
-                name = entry.name if path.is_file() else entry.relative_to(path).as_posix()
-                digest.update(f"{name}\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode())
+                digest.update(f"{entry.name}\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode())
         except OSError as error:
             raise WeightsError(f"{self.label} cannot be read: {error}") from error
         return f"{path.resolve()}#{digest.hexdigest()}"

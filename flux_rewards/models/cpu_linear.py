@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-    # For the type checker; at run time the class is made when torch is there.
-    from torch.nn import Linear as _Linear
-
 __all__ = ["quick_on_cpu"]
 
 
@@ -38,20 +35,19 @@ def quick_on_cpu(module: torch.nn.Module) -> None:
     if not torch.backends.mkldnn.is_available() or torch.backends.cpu.get_cpu_capability() != "AVX512":
         return
     for part in module.modules():
-        weight = getattr(part, "weight", None)
-        if type(part) is torch.nn.Linear and weight.device.type == "cpu" and weight.dtype == torch.float32:
+        if type(part) is torch.nn.Linear and part.weight.device.type == "cpu" and part.weight.dtype == torch.float32:
             part.__class__ = _quick_linear()
 
 
 @functools.cache
-def _quick_linear() -> type[_Linear]:
+def _quick_linear() -> type[torch.nn.Linear]:
     import torch  # noqa: PLC0415  # loaded already
 
     class QuickLinear(torch.nn.Linear):
         """A linear layer that is a convolution for states (N, L, D), N rows of L pixels."""
 
         def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002  # torch's name
-            if input.ndim != 3 or not torch.backends.mkldnn.enabled:
+            if input.ndim != 3:
                 return super().forward(input)
             pixels = input.unsqueeze(1).permute(0, 3, 1, 2)  # (N, D, 1, L), channels last, nothing copied
             kernel = self.weight[:, :, None, None]

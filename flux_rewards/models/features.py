@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flux_rewards.models.cpu_linear import quick_on_cpu
 from flux_rewards.models.placement import mixed_precision
-from flux_rewards.threads import this_thread
+from flux_rewards.threads import RenewedLock, this_thread
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +45,7 @@ class ImageEncoder:
         self.device = device
         self.dtype = dtype
         self.width = width
-        self._one_at_a_time = threading.Lock()  # two batches at once would need the memory of two
+        self._one_at_a_time = RenewedLock()  # two batches at once would need the memory of two
 
     def tower(self, pixels: torch.Tensor) -> torch.Tensor:
         """(N, 3, height, width) normalised to (N, D), of any precision, not normalised."""

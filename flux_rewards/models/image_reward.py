@@ -91,7 +91,7 @@ class ImageRewardModel:
         # One by one: a batch would start threads of its own, which no fork survives.
         rows = [self.tokenizer.encode(prompt).ids for prompt in prompts]
         ids = torch.zeros(len(rows), MAX_TOKENS, dtype=torch.long)
-        seen = torch.zeros(len(rows), MAX_TOKENS)
+        seen = torch.zeros(len(rows), MAX_TOKENS, dtype=torch.float32)
         for place, row in enumerate(rows):
             kept = row if len(row) <= MAX_TOKENS else [*row[: MAX_TOKENS - 1], row[-1]]
             ids[place, : len(kept)] = torch.tensor(kept)
@@ -173,7 +173,8 @@ def open_image_reward(
         preprocessing = Preprocessing((vision.image_size, vision.image_size))
         return ImageRewardModel(network.eval(), read, preprocessing, place, precision)
 
-    return shared(("ImageReward", *files, place, precision), make)
+    identities = (checkpoint.identity() for checkpoint in (weights, med_config, tokenizer))
+    return shared(("ImageReward", *identities, place, precision), make)
 
 
 def _tokenizer(path: Path, vocabulary: int, origin: str) -> Tokenizer:

@@ -19,11 +19,10 @@ if TYPE_CHECKING:
 
     from flux_rewards.models.checkpoint import Checkpoint
 
-__all__ = ["CONFIG_FILE", "open_clip_architecture", "open_open_clip", "open_open_clip_folder"]
+__all__ = ["CONFIG_FILE", "OPEN_CLIP_WEIGHTS", "open_clip_architecture", "open_open_clip", "open_open_clip_folder"]
 
 CONFIG_FILE = "open_clip_config.json"
-_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-_POSITIONS = ("text.transformer.embeddings.position_ids", "logit_bias")
+OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 
 def open_clip_architecture(name: str) -> dict[str, Any]:
@@ -72,7 +71,7 @@ def open_open_clip(
     """
     place, precision = device_of(device), dtype_of(dtype)
     file = weights.path()
-    key = ("open_clip", file, json.dumps(architecture, sort_keys=True), preprocessing, place, precision)
+    key = ("open_clip", weights.identity(), json.dumps(architecture, sort_keys=True), preprocessing, place, precision)
 
     def make() -> DualEncoder:
         model, tokenizer = _built(architecture)
@@ -94,21 +93,22 @@ def open_open_clip_folder(source: Checkpoint, *, device: str | None, dtype: str)
     vision = architecture.get("vision_cfg", {})
     size = vision.get("image_size", 224)
     preprocessing = Preprocessing.of_open_clip(config.get("preprocess_cfg") or {}, image_size=size)
-    return open_open_clip(source.first_of(_WEIGHTS), architecture, preprocessing, device=device, dtype=dtype)
+    return open_open_clip(source.first_of(OPEN_CLIP_WEIGHTS), architecture, preprocessing, device=device, dtype=dtype)
 
 
 def _built(architecture: Mapping[str, Any]) -> tuple[torch.nn.Module, Any]:
     """The module, still without its weights, and its tokenizer."""
     _open_clip()
     from open_clip.model import CLIP, CustomTextCLIP  # noqa: PLC0415
-    from open_clip.tokenizer import HFTokenizer, SimpleTokenizer  # noqa: PLC0415
+    from open_clip.tokenizer import SimpleTokenizer  # noqa: PLC0415
 
     config = dict(architecture)
     text = config.get("text_cfg", {})
-    if "hf_model_name" in text:
+    foreign = text.get("hf_model_name") or text.get("hf_tokenizer_name")
+    if foreign:
         raise WeightsError(
-            f"the text tower is {text['hf_model_name']} of transformers; only open_clip's own text towers are known "
-            "here: use a checkpoint in transformers' format"
+            f"the text tower needs {foreign} of transformers, and only open_clip's own are known here: "
+            "use a checkpoint in transformers' format"
         )
     custom = config.pop("custom_text", False) or "multimodal_cfg" in config
     if "multimodal_cfg" in config:
@@ -117,8 +117,6 @@ def _built(architecture: Mapping[str, Any]) -> tuple[torch.nn.Module, Any]:
         model: torch.nn.Module = (CustomTextCLIP if custom else CLIP)(**config)
     context = text.get("context_length", 77)
     options = text.get("tokenizer_kwargs", {})
-    if "hf_tokenizer_name" in text:
-        return model, HFTokenizer(text["hf_tokenizer_name"], context_length=context, **options)
     return model, SimpleTokenizer(context_length=context, **options)
 
 

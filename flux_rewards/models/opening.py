@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from flux_rewards.errors import WeightsError
 from flux_rewards.models.checkpoint import Checkpoint
 from flux_rewards.models.configuration import model_type
-from flux_rewards.models.open_clip_model import CONFIG_FILE, open_open_clip_folder
+from flux_rewards.models.open_clip_model import CONFIG_FILE, OPEN_CLIP_WEIGHTS, open_open_clip_folder
 from flux_rewards.models.transformers_clip import open_transformers_clip
 from flux_rewards.models.vision import open_vision_encoder
 
@@ -23,10 +23,13 @@ _OPEN_CLIP = ("hf-hub:", "local-dir:")  # as open_clip itself writes them
 
 def encoder_checkpoints(name: str, revision: str | None) -> Sequence[Checkpoint]:
     """The files that an encoder of that name needs."""
-    return (Checkpoint(_plain(name), revision=revision),)
+    weights = OPEN_CLIP_WEIGHTS if name.startswith(_OPEN_CLIP) else True
+    return (Checkpoint(_plain(name), revision=revision, weights=weights),)
 
 
-def open_dual_encoder(name: str, revision: str | None, *, device: str | None, dtype: str) -> DualEncoder:
+def open_dual_encoder(
+    name: str, revision: str | None, *, device: str | None, dtype: str, processor: str | None = None
+) -> DualEncoder:
     """Both towers of a checkpoint in transformers' or in open_clip's format.
 
     Args:
@@ -35,13 +38,15 @@ def open_dual_encoder(name: str, revision: str | None, *, device: str | None, dt
         revision: Branch, tag or commit on the hub.
         device: See `device_of`.
         dtype: See `dtype_of`.
+        processor: A hub id or path of tokenizer and preprocessing, where a checkpoint in transformers' format has none.
 
     Raises:
         WeightsError: It cannot be found, is in neither format, or does not fit.
     """
     (checkpoint,) = encoder_checkpoints(name, revision)
     if not name.startswith(_OPEN_CLIP) and checkpoint.has("config.json"):
-        return open_transformers_clip(checkpoint, checkpoint, device=device, dtype=dtype)
+        prepare = checkpoint if processor is None else Checkpoint(processor, weights=False)
+        return open_transformers_clip(checkpoint, prepare, device=device, dtype=dtype)
     if checkpoint.has(CONFIG_FILE):
         return open_open_clip_folder(checkpoint, device=device, dtype=dtype)
     raise WeightsError(f"{checkpoint.label} has neither config.json (transformers) nor {CONFIG_FILE} (open_clip)")

@@ -148,8 +148,10 @@ class Preprocessing:
     def _normalised(self, pixels: torch.Tensor) -> torch.Tensor:
         import torch  # noqa: PLC0415
 
-        mean, std = (torch.tensor(each, device=pixels.device).view(3, 1, 1) for each in (self.mean, self.std))
-        return (unit_range(pixels) - mean) / std
+        statistics = torch.tensor([self.mean, self.std], dtype=torch.float32, device=pixels.device)
+        mean, std = statistics.view(2, 3, 1, 1)
+        normalised: torch.Tensor = (unit_range(pixels) - mean) / std
+        return normalised
 
     @classmethod
     def of_transformers(cls, folder: Path) -> Preprocessing:
@@ -169,10 +171,24 @@ class Preprocessing:
         if file is None:
             raise WeightsError(f"{folder} holds no preprocessor_config.json, which says how images are prepared")
         config = json.loads(file.read_text())
-        config = config.get("image_processor", config)
+        config = config.get("image_processor", config) if isinstance(config, dict) else None
+        if not isinstance(config, dict):
+            raise WeightsError(f"{file} holds no object")
+        config = {key: value for key, value in config.items() if value is not None}
+        factor = config.get("rescale_factor", 1 / 255)
+        if not (config.get("do_normalize", True) and config.get("do_rescale", True) and abs(factor * 255 - 1) < 1e-3):
+            raise WeightsError(
+                f"{file} does not scale pixels to [0, 1] and normalise them; other ways are not known here"
+            )
+        kind = str(config.get("image_processor_type", config.get("feature_extractor_type", "CLIP")))
+        needed = {"resample", "image_mean", "image_std", "size"} - config.keys()
+        if needed and not kind.startswith("CLIP"):
+            raise WeightsError(
+                f"{file} does not say {', '.join(sorted(needed))}, and the defaults of {kind} are not known"
+            )
         size, crop = config.get("size", 224), config.get("crop_size", 224)
         edge = size if isinstance(size, int) else size.get("shortest_edge")
-        crops = config.get("do_center_crop", "crop_size" in config)
+        crops = config.get("do_center_crop", "crop_size" in config or kind.startswith("CLIP"))
         if edge is None and not {"height", "width"} <= size.keys():
             raise WeightsError(f"{file} asks for the size {brief(size)}; known are shortest_edge, and height and width")
         squash = (edge, edge) if edge is not None else (size["height"], size["width"])

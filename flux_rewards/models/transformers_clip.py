@@ -14,11 +14,15 @@ from flux_rewards.models.preprocessing import Preprocessing
 from flux_rewards.models.shared import shared
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
     from flux_rewards.models.checkpoint import Checkpoint
 
 __all__ = ["open_transformers_clip"]
+
+_TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 
 
 def open_transformers_clip(
@@ -36,19 +40,43 @@ def open_transformers_clip(
         WeightsError: It cannot be found, or does not fit.
     """
     place, precision = device_of(device), dtype_of(dtype)
-    key = ("transformers clip", weights.path(), processor.path(), place, precision)
+    key = ("transformers clip", weights.identity(), processor.identity(), place, precision)
 
     def make() -> DualEncoder:
-        from transformers import AutoModel, AutoTokenizer  # noqa: PLC0415  # seconds
+        from transformers import AutoModel  # noqa: PLC0415  # seconds
 
         folder = processor.path()
         if (kind := model_type(weights)) != "clip":  # SigLIP, for one, wants other padding, and has a bias
             raise WeightsError(f"{weights.label} is of the kind {kind!r}; expected a CLIPModel, of the kind 'clip'")
         model = load_transformers(AutoModel, weights, place, precision)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = _tokenizer(folder, processor.label, model.config.text_config)
         return _TransformersClip(model, Preprocessing.of_transformers(folder), place, precision, tokenizer)
 
     return shared(key, make)
+
+
+def _tokenizer(folder: Path, origin: str, text: Any) -> Any:
+    """The tokenizer of a folder, checked: without its files transformers makes an empty one, and says nothing."""
+    from transformers import AutoTokenizer  # noqa: PLC0415  # seconds
+
+    if not any(all((folder / file).is_file() for file in files) for files in _TOKENIZERS):
+        raise WeightsError(
+            f"{origin} holds no tokenizer (tokenizer.json, or vocab.json and merges.txt): name the checkpoint that it "
+            "was trained from as processor_name_or_path"
+        )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:
+        raise WeightsError(f"the tokenizer of {origin} cannot be read: {type(error).__name__}: {error}") from error
+    if len(tokenizer) > text.vocab_size:
+        raise WeightsError(
+            f"the tokenizer of {origin} has {len(tokenizer)} tokens, the model {text.vocab_size}: it is another model's"
+        )
+    # The feature is taken at the end of the text: at that token, or in old configurations (2) at the highest id.
+    end = tokenizer.eos_token_id
+    if end != (text.vocab_size - 1 if text.eos_token_id == 2 else text.eos_token_id):
+        raise WeightsError(f"the tokenizer of {origin} ends texts with {end}, which the model does not know as the end")
+    return tokenizer
 
 
 class _TransformersClip(DualEncoder):

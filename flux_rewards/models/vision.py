@@ -50,7 +50,7 @@ def open_vision_encoder(checkpoint: Checkpoint, kind: str, *, device: str | None
         preprocessing = Preprocessing.of_transformers(checkpoint.path())
         return _ClassToken(model, preprocessing, place, precision, width=model.config.hidden_size)
 
-    return shared(("vision", checkpoint.path(), place, precision), make)
+    return shared(("vision", checkpoint.identity(), place, precision), make)
 
 
 class _ClassToken(ImageEncoder):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import threading
 import weakref
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
@@ -14,6 +13,7 @@ from flux_rewards.errors import ConfigError, ContractError, InputError, WeightsE
 from flux_rewards.models.loading import load_transformers
 from flux_rewards.models.placement import device_of, dtype_of, mixed_precision
 from flux_rewards.models.shared import shared
+from flux_rewards.threads import RenewedLock
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +49,7 @@ def open_vision_language(checkpoint: Checkpoint, *, device: str | None, dtype: s
         network = load_transformers(AutoModelForImageTextToText, checkpoint, place, precision, trust_remote_code=False)
         return VisionLanguageModel(network, processor, place, precision, checkpoint.label)
 
-    return shared(("vision language", checkpoint.path(), place, precision), make)
+    return shared(("vision language", checkpoint.identity(), place, precision), make)
 
 
 class VisionLanguageModel:
@@ -75,7 +75,7 @@ class VisionLanguageModel:
         self.device = device
         self.dtype = dtype
         self.label = label
-        self._one_at_a_time = threading.Lock()  # tokenizers have settings; and two batches need the memory of two
+        self._one_at_a_time = RenewedLock()  # tokenizers have settings; and two batches need the memory of two
         self.tokenizer.padding_side = "left"
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token  # masked, so any will do

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from flux_rewards.base import RewardFunction, RewardOptions
+from flux_rewards.errors import FluxRewardsError, WeightsError
 from flux_rewards.models.placement import check_dtype
+from flux_rewards.threads import RenewedLock
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -51,7 +52,7 @@ class ModelReward(RewardFunction, abstract=True):
         super().__init__(**options)
         self.device = None if device is None else str(device)
         self.dtype = check_dtype(dtype, self.name)
-        self._opening = threading.Lock()
+        self._opening = RenewedLock()
 
     def checkpoints(self) -> Sequence[Checkpoint]:
         """The files that it needs, for `flux-rewards download` and for the keys of caches."""
@@ -73,8 +74,22 @@ class ModelReward(RewardFunction, abstract=True):
 
                     # Weights made in a caller's inference mode could never pass a gradient on.
                     with torch.inference_mode(mode=False):
-                        found = self._model = self.open_model()
+                        identities = self._on_disk()
+                        found = self._model = self._opened()
+                        self._identities = identities
         return found
+
+    def _opened(self) -> Any:
+        """A checkpoint that cannot be opened will not open for the next sample either."""
+        try:
+            return self.open_model()
+        except (FluxRewardsError, ImportError, MemoryError):
+            raise
+        except Exception as error:
+            if type(error).__name__ == "OutOfMemoryError":  # torch's
+                raise
+            files = ", ".join(checkpoint.label for checkpoint in self.checkpoints())
+            raise WeightsError(f"{files} cannot be opened: {type(error).__name__}: {error}") from error
 
     def load(self) -> None:
         """Read the weights now, fetched first where they are not on this machine.
@@ -87,9 +102,12 @@ class ModelReward(RewardFunction, abstract=True):
     def close(self) -> None:
         """Let go of the weights: they leave memory when nobody else uses them. The next call reads them again."""
         with self._opening:
-            self._model = None
+            vars(self).update(_model=None, _identities=None)
 
     @property
     def decided_by(self) -> Sequence[Any]:  # type: ignore[override]  # not an author's choice here
-        """Which weights they are."""
+        """Which weights they are: those that are held, or else those that the next call would read."""
+        return vars(self).get("_identities") or self._on_disk()
+
+    def _on_disk(self) -> list[str]:
         return [checkpoint.identity() for checkpoint in self.checkpoints()]

@@ -58,7 +58,7 @@ def reward_digest(reward: Any, within: tuple[int, ...] = ()) -> bytes:
 
 
 def settings_digest(reward: Any, parameters: Mapping[str, Any]) -> bytes:
-    """Digest what may be changed while a reward is in use: plain parameters, and attributes of their names.
+    """Digest what may change while a reward is in use: plain parameters, attributes of their names, `decided_by`.
 
     Examples:
         >>> from flux_rewards import LengthReward
@@ -81,6 +81,8 @@ def settings_digest(reward: Any, parameters: Mapping[str, Any]) -> bytes:
             continue
         with contextlib.suppress(Opaque):
             digest.update(fingerprint([name, value], unknown=_not_plain))
+    with contextlib.suppress(Opaque):
+        digest.update(fingerprint(list(reward.decided_by), unknown=_not_plain))
     return digest.digest()
 
 

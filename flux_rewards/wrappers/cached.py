@@ -152,8 +152,9 @@ class Cached(CallWrapper):
         return self.store.clear()
 
     def close(self) -> None:
-        """Let go of the file; the next call opens it again."""
+        """Let go of the file, and of what the reward holds; the next call opens it again."""
         self.store.close()
+        super().close()
 
     def _keys(self, chunk: Chunk, units: Sequence[Sequence[int]]) -> list[list[bytes] | None]:
         reward = chunk.reward

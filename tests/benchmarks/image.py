@@ -17,13 +17,12 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,7 +30,10 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from flux_rewards import PickScore, Sample, VideoReward
+from flux_rewards import PickScore, RewardFunction, Sample, VideoReward
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 PEER, OURS, TOWER = "PIL, processor, both towers", "flux_rewards", "image tower alone"
 SHORT = (
@@ -128,7 +130,11 @@ class Peer:
 
     def _batch(self, prompts: Sequence[str], pixels: torch.Tensor) -> list[float]:
         levels = (pixels * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy().transpose(0, 2, 3, 1)
-        images = [Image.fromarray(image) for image in levels]
+        return self.pictures(prompts, [Image.fromarray(image) for image in levels])
+
+    @torch.no_grad()
+    def pictures(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> list[float]:
+        """Scores of PIL images, all at once."""
         device = self.setting.device
         seen = self.processor(images=images, return_tensors="pt").to(device)
         read = self.processor(text=list(prompts), padding=True, truncation=True, max_length=77, return_tensors="pt")
@@ -153,9 +159,15 @@ def pooled(features: Any) -> torch.Tensor:
     return found
 
 
-def samples(field: str, prompts: Sequence[str], pixels: torch.Tensor) -> list[Sample]:
-    """As a trainer passes them on."""
-    return [Sample(prompt, **{field: one}) for prompt, one in zip(prompts, pixels, strict=True)]
+def by_peer(score: Callable[..., list[float]], prompts: Iterator[list[str]], pixels: torch.Tensor) -> list[float]:
+    """Scores for the next prompts."""
+    return score(next(prompts), pixels)
+
+
+def by_us(reward: RewardFunction, prompts: Iterator[list[str]], pixels: torch.Tensor) -> Any:
+    """Scores for the next prompts."""
+    field = "image" if pixels.ndim == 4 else "video"
+    return reward([Sample(prompt, **{field: one}) for prompt, one in zip(next(prompts), pixels, strict=True)]).rewards
 
 
 def new_prompts(prompts: int, each: int, text: str) -> Iterator[list[str]]:
@@ -173,8 +185,8 @@ def pictures(*shape: int, device: str) -> torch.Tensor:
     return smooth.clamp_(0, 1).view(shape)
 
 
-def medians(runs: dict[str, Callable[[], Any]], rounds: int) -> tuple[dict[str, float], float]:
-    """Seconds of each, in interleaved rounds after one to warm up, and how far its and our scores were ever apart."""
+def timed(runs: dict[str, Callable[[], Any]], rounds: int) -> tuple[dict[str, NDArray[np.float64]], float]:
+    """Seconds of each, round by round after one to warm up, and how far their scores and ours were ever apart."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     apart = 0.0
     for step in range(rounds + 1):
@@ -187,7 +199,7 @@ def medians(runs: dict[str, Callable[[], Any]], rounds: int) -> tuple[dict[str, 
             if step:
                 seconds[name].append(time.perf_counter() - started)
         apart = max(apart, float(np.abs(np.array(scores[OURS]) - np.array(scores[PEER])).max()))
-    return {name: statistics.median(times) for name, times in seconds.items()}, apart
+    return {name: np.array(times) for name, times in seconds.items()}, apart
 
 
 def measured(folder: Path, setting: Setting, table: Table) -> float:
@@ -201,39 +213,38 @@ def measured(folder: Path, setting: Setting, table: Table) -> float:
         ("videos", VideoReward(reward), peer.videos, setting.videos, setting.rounds // 2 + 1),
     ):
         given = pictures(prompts * each, *frames, 3, height, width, device=setting.device)
-        count, field = given.shape[:-3].numel(), kind.removesuffix("s")
+        count = given.shape[:-3].numel()
         for text in (SHORT, LONG):
             for_peer, for_us = (new_prompts(prompts, each, text) for _ in "ab")
             runs: dict[str, Callable[[], Any]] = {
-                PEER: lambda: theirs(next(for_peer), given),
-                OURS: lambda: ours(samples(field, next(for_us), given)).rewards,
+                PEER: functools.partial(by_peer, theirs, for_peer, given),
+                OURS: functools.partial(by_us, ours, for_us, given),
             }
             if kind == "images":
                 prepared = pictures(len(given), 3, 224, 224, device=setting.device).to(peer.dtype)
                 runs[TOWER] = functools.partial(peer.tower, prepared)
-            found, apart = medians(runs, rounds)
+            found, apart = timed(runs, rounds)
             # Theirs come from pixels in 8 bits, and in a half precision from features in it.
             assert apart < (2e-3 if setting.dtype == "float32" else 0.1), apart
+            rates = {name: count / float(np.median(seconds)) for name, seconds in found.items()}
             for name, seconds in found.items():
-                ratio = f"{found[PEER] / seconds:.2f}"
-                told = (f"{count / seconds:.1f}", ratio, f"{apart:.0e}" if name == OURS else "")
+                ratio = f"{np.median(found[PEER] / seconds):.2f}"  # of each round: a busy machine slows both
+                told = (f"{rates[name]:.1f}", ratio, f"{apart:.0e}" if name == OURS else "")
                 table.add_row(name, f"{len(given)} {kind}", str(peer.tokens(next(for_us)[0])), *told)
             table.add_section()
-            fastest = max(fastest, count / found[OURS]) if kind == "images" else fastest
+            fastest = max(fastest, rates[OURS]) if kind == "images" else fastest
     return fastest
 
 
 def operations(config: dict[str, Any]) -> float:
     """Of the image tower for one image: two for each weight and token, and the products of attention."""
-    from transformers import CLIPVisionConfig
-
-    vision = CLIPVisionConfig(**config.get("vision_config", {}))
-    width, layers = vision.hidden_size, vision.num_hidden_layers
-    patches = (vision.image_size // vision.patch_size) ** 2
-    a_layer = 4 * width * width + 2 * width * vision.intermediate_size
-    products = 4 * (patches + 1) ** 2 * width
-    embedding = patches * 3 * vision.patch_size**2 * width
-    return float(layers * (2 * (patches + 1) * a_layer + products) + 2 * embedding)
+    vision = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "patch_size": 32}
+    vision |= config.get("vision_config", {})
+    width, patch = vision["hidden_size"], vision["patch_size"]
+    patches = (224 // patch) ** 2
+    weights = 4 * width * width + 2 * width * vision["intermediate_size"]
+    layer = 2 * (patches + 1) * weights + 4 * (patches + 1) ** 2 * width
+    return float(vision["num_hidden_layers"] * layer + 2 * patches * 3 * patch**2 * width)
 
 
 def peak(setting: Setting, size: int = 8192, times: int = 20) -> float:
@@ -247,7 +258,7 @@ def peak(setting: Setting, size: int = 8192, times: int = 20) -> float:
         ended.record()
         ended.synchronize()
         seconds.append(started.elapsed_time(ended) / 1e3)
-    return 2 * size**3 / min(seconds)
+    return float(2 * size**3 / min(seconds))
 
 
 def main() -> None:

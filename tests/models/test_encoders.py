@@ -40,7 +40,8 @@ def photographs(size: tuple[int, int] | None = None) -> list[Image.Image]:
 
 
 def unit(features: torch.Tensor) -> torch.Tensor:
-    return features / features.norm(dim=-1, keepdim=True)
+    found: torch.Tensor = features / features.norm(dim=-1, keepdim=True)
+    return found
 
 
 def test_features_are_those_of_transformers(clip: Path) -> None:

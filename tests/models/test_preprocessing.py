@@ -52,7 +52,7 @@ def test_pixels_are_those_of_pil(number: int, resize: str) -> None:
     ours = Preprocessing((224, 224), resize, **PLAIN)([to_pixels(image)], CPU)[0].permute(1, 2, 0).numpy() * 255
     difference = np.abs(ours - by_pil(image, resize).astype(float))
     assert difference.mean() < 0.01
-    assert difference.max() < 1.01
+    assert difference.max() <= 2.0
 
 
 @pytest.mark.parametrize("resize", ["shortest", "longest", "squash"])

@@ -173,7 +173,7 @@ def _letterboxed(frames: Sequence[torch.Tensor], square: tuple[int, int]) -> tup
     import torch  # noqa: PLC0415  # loaded already
 
     height, width = square
-    canvas = torch.full((len(frames), 3, height, width), -127.5 / 128, device=frames[0].device)
+    canvas = torch.full((len(frames), 3, height, width), -127.5 / 128, dtype=torch.float32, device=frames[0].device)
     scales = []
     for row, frame in enumerate(frames):
         ratio = frame.shape[1] / frame.shape[2]

@@ -90,7 +90,10 @@ class FaceModel(NamedTuple):
             placed = {row: transform for row, transform in enumerate(transforms) if transform is not None}
             if placed:
                 features.append(self.embedder.encode(_crops(batch, placed), checkpointing=checkpointing))
-        return Faces(torch.cat(features) if features else torch.empty(0, 1, device=self.embedder.device), found)
+        return Faces(
+            torch.cat(features) if features else torch.empty(0, 1, dtype=torch.float32, device=self.embedder.device),
+            found,
+        )
 
 
 def _crops(frames: Sequence[torch.Tensor] | torch.Tensor, transforms: dict[int, NDArray[np.float64]]) -> torch.Tensor:

@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from flux_rewards.data import RewardBatch, Sample
 from flux_rewards.gradients import check_pixels
 from flux_rewards.models.aesthetic import open_aesthetic_head
 from flux_rewards.models.checkpoint import Checkpoint
-from flux_rewards.models.opening import encoder_checkpoints, open_image_encoder
-from flux_rewards.rewards.image.encoded import encode_in_batches, image_keys
+from flux_rewards.models.opening import encoder_checkpoints, open_dual_encoder
+from flux_rewards.models.placement import mixed_precision
+from flux_rewards.rewards.image.rows import encode_in_batches, image_keys
 from flux_rewards.rewards.model_reward import ModelOptions, ModelReward
 from flux_rewards.validation import one_of
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from typing_extensions import Unpack
 
-    from flux_rewards.models.features import ImageEncoder
+    from flux_rewards.data import Sample
+    from flux_rewards.models.dual_encoder import DualEncoder
 
 __all__ = ["AestheticScore"]
 
@@ -28,7 +31,7 @@ _HEAD = (
 
 
 class _Predictor(NamedTuple):
-    encoder: ImageEncoder
+    encoder: DualEncoder
     head: torch.nn.Module
 
 
@@ -96,17 +99,20 @@ class AestheticScore(ModelReward):
 
     def open_model(self) -> Any:
         """Tower and head."""
-        encoder = open_image_encoder(self.model_name_or_path, self.model_revision, device=self.device, dtype=self.dtype)
+        encoder = open_dual_encoder(self.model_name_or_path, self.model_revision, device=self.device, dtype=self.dtype)
         return _Predictor(encoder, open_aesthetic_head(self.checkpoints()[-1], encoder.width, device=self.device))
 
-    def compute_rewards(self, samples: Sequence[Sample]) -> RewardBatch:
+    def compute_rewards(self, samples: Sequence[Sample]) -> NDArray[np.float64]:
         """One score a sample."""
         import torch  # noqa: PLC0415  # loaded already
 
         model: _Predictor = self.model
         features = model.encoder.features([sample.image for sample in samples], image_keys(samples))
         with torch.no_grad():
-            return RewardBatch(self._score(features.to(model.encoder.device)).double().cpu().numpy())
+            scores: NDArray[np.float64] = (
+                self._score(features.to(model.encoder.device), model.head).double().cpu().numpy()
+            )
+        return scores
 
     def forward(
         self,
@@ -116,11 +122,19 @@ class AestheticScore(ModelReward):
     ) -> torch.Tensor:
         """Scores with a gradient to the pixels (N, 3, H, W); see `RewardFunction.forward`."""
         check_pixels(pixels, reward=self.name)
+        model: _Predictor = self.model
         features = encode_in_batches(
-            self.model.encoder, pixels, self.batch_size, checkpointing=self.activation_checkpointing
+            model.encoder,
+            pixels,
+            self.batch_size,
+            checkpointing=self.activation_checkpointing,
+            reward=self.name,
         )
-        return self.rescaled(self._score(features)).to(pixels.device)
+        return self.rescaled(self._score(features, model.head)).to(pixels.device)
 
-    def _score(self, features: torch.Tensor) -> torch.Tensor:
-        scores: torch.Tensor = self.model.head(features)[:, 0]
+    def _score(self, features: torch.Tensor, head: torch.nn.Module) -> torch.Tensor:
+        import torch  # noqa: PLC0415  # loaded already
+
+        with mixed_precision(features.device, torch.float32):  # whatever the caller's autocast says
+            scores: torch.Tensor = head(features)[:, 0]
         return scores / 10 if self.scaling == "/10" else scores

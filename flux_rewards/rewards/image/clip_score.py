@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from flux_rewards.errors import ConfigError, brief
+from flux_rewards.models.checkpoint import Checkpoint
 from flux_rewards.models.opening import encoder_checkpoints, open_dual_encoder
 from flux_rewards.rewards.image.dual import DualEncoderReward
 from flux_rewards.validation import one_of
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     import torch
     from typing_extensions import Unpack
 
-    from flux_rewards.models.checkpoint import Checkpoint
     from flux_rewards.models.dual_encoder import DualEncoder
     from flux_rewards.rewards.model_reward import ModelOptions
 
@@ -36,6 +36,8 @@ class CLIPScore(DualEncoderReward):
         model_name_or_path: A CLIP model in transformers' or in open_clip's format, such as
             ``"apple/DFN5B-CLIP-ViT-H-14-384"``; ``"hf-hub:..."`` and ``"local-dir:..."`` ask for open_clip's.
         model_revision: Branch, tag or commit of the weights on the hub.
+        processor_name_or_path: Tokenizer and preprocessing, where the checkpoint has none of its own, as after a
+            fine-tuning that saved the model alone. For transformers' format.
         scaling: See above.
         prefix: What stands in front of each prompt.
         activation_checkpointing: On the gradient path, compute activations again instead of keeping them.
@@ -62,6 +64,7 @@ class CLIPScore(DualEncoderReward):
         model_name_or_path: str = "openai/clip-vit-large-patch14",
         *,
         model_revision: str | None = None,
+        processor_name_or_path: str | None = None,
         scaling: str = "cosine",
         prefix: str = "",
         activation_checkpointing: bool = False,
@@ -71,6 +74,7 @@ class CLIPScore(DualEncoderReward):
         super().__init__(**options)
         self.model_name_or_path = model_name_or_path
         self.model_revision = model_revision
+        self.processor_name_or_path = processor_name_or_path
         self.scaling = one_of(scaling, "scaling", self.name, ("cosine", "logit", "clipscore"))
         if not isinstance(prefix, str):
             raise ConfigError(f"prefix must be text, found {brief(prefix)}", reward=self.name)
@@ -78,16 +82,23 @@ class CLIPScore(DualEncoderReward):
         self.activation_checkpointing = activation_checkpointing
 
     def checkpoints(self) -> Sequence[Checkpoint]:
-        """One."""
-        return encoder_checkpoints(self.model_name_or_path, self.model_revision)
+        """The model, and the processor where that is another one."""
+        model = encoder_checkpoints(self.model_name_or_path, self.model_revision)
+        other = self.processor_name_or_path
+        return model if other is None else (*model, Checkpoint(other, weights=False))
 
     def open_model(self) -> DualEncoder:
         """Both towers."""
-        return open_dual_encoder(self.model_name_or_path, self.model_revision, device=self.device, dtype=self.dtype)
+        return open_dual_encoder(
+            self.model_name_or_path,
+            self.model_revision,
+            device=self.device,
+            dtype=self.dtype,
+            processor=self.processor_name_or_path,
+        )
 
-    def score(self, cosines: torch.Tensor) -> torch.Tensor:
+    def score(self, cosines: torch.Tensor, model: DualEncoder) -> torch.Tensor:
         """As `scaling` says."""
         if self.scaling == "clipscore":
             return 2.5 * cosines.relu()
-        model: DualEncoder = self.model
         return cosines * model.logit_scale if self.scaling == "logit" else cosines

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from flux_rewards.data import RewardBatch, Sample
 from flux_rewards.errors import InputError
 from flux_rewards.gradients import check_pixels
-from flux_rewards.rewards.image.encoded import encode_in_batches, image_keys
+from flux_rewards.rewards.image.rows import (
+    encode_in_batches,
+    image_keys,
+    outputs,
+    prompt_of,
+    prompts_of,
+    score_readable,
+)
 from flux_rewards.rewards.model_reward import ModelReward
 
 if TYPE_CHECKING:
     import torch
 
+    from flux_rewards.data import RewardOutput, Sample
     from flux_rewards.models.dual_encoder import DualEncoder
 
 __all__ = ["DualEncoderReward"]
@@ -34,22 +41,22 @@ class DualEncoderReward(ModelReward, abstract=True):
     prefix: str = ""
     activation_checkpointing: bool = False
 
-    def score(self, cosines: torch.Tensor) -> torch.Tensor:
-        """Scores from cosines, both (N,), float32."""
+    def score(self, cosines: torch.Tensor, model: DualEncoder) -> torch.Tensor:
+        """Scores from cosines, both (N,), float32, and the model that gave them."""
         raise NotImplementedError
 
-    def compute_rewards(self, samples: Sequence[Sample]) -> RewardBatch:
+    def compute_rewards(self, samples: Sequence[Sample]) -> list[Any]:
         """One score a sample."""
+        return score_readable(samples, prompt_of, self._rows)
+
+    def _rows(self, samples: Sequence[Sample], prompts: list[str]) -> list[RewardOutput]:
         import torch  # noqa: PLC0415  # loaded already
 
         model: DualEncoder = self.model
-        texts = model.texts([self.prefix + sample.prompt_text for sample in samples])
+        texts = model.texts([self.prefix + prompt for prompt in prompts])
         features = model.features([sample.image for sample in samples], image_keys(samples))
-        scores = self.score((features * torch.stack([text.feature for text in texts])).sum(dim=-1))
-        metadata: list[Mapping[str, Any]] = [
-            {"prompt_tokens_cut": text.tokens_cut} if text.tokens_cut else {} for text in texts
-        ]
-        return RewardBatch(scores.double().numpy(), metadata=metadata)
+        cosines = (features * torch.stack([text.feature for text in texts])).sum(dim=-1).clamp(-1, 1)
+        return outputs(self.score(cosines, model), [text.tokens_cut for text in texts])
 
     def forward(
         self,
@@ -64,7 +71,9 @@ class DualEncoderReward(ModelReward, abstract=True):
             raise InputError("the reward compares images with their prompts", reward=self.name, field="prompts")
         check_pixels(pixels, prompts, reward=self.name)
         model: DualEncoder = self.model
-        texts = model.texts([self.prefix + Sample(prompt).prompt_text for prompt in prompts])
-        features = encode_in_batches(model, pixels, self.batch_size, checkpointing=self.activation_checkpointing)
+        texts = model.texts([self.prefix + prompt for prompt in prompts_of(prompts, self.name)])
+        features = encode_in_batches(
+            model, pixels, self.batch_size, checkpointing=self.activation_checkpointing, reward=self.name
+        )
         cosines = (features * torch.stack([text.feature for text in texts]).to(features.device)).sum(dim=-1)
-        return self.rescaled(self.score(cosines)).to(pixels.device)
+        return self.rescaled(self.score(cosines, model)).to(pixels.device)

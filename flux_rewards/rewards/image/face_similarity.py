@@ -155,7 +155,7 @@ class FaceSimilarity(ModelReward):
             if isinstance(person, InputError):
                 rows.append(person)
                 continue
-            score = float(_mean_cosine(features, person)) if len(features) else None
+            score = float(_mean_cosine(features, person).clamp(-1, 1)) if len(features) else None
             counts = {"frames": len(frames), "frames_with_face": len(features), **person.counts}
             rows.append(RewardOutput(score, metadata=counts))  # type: ignore[arg-type]  # None: does not apply
         return rows

@@ -94,6 +94,6 @@ class HPSv2(DualEncoderReward):
             weights, architecture, preprocessing, device=self.device, dtype=self.dtype, under="state_dict"
         )
 
-    def score(self, cosines: torch.Tensor) -> torch.Tensor:
+    def score(self, cosines: torch.Tensor, model: DualEncoder) -> torch.Tensor:  # noqa: ARG002  # others are scaled
         """As `scaling` says."""
         return 100 * cosines if self.scaling == "x100" else cosines

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from flux_rewards.data import RewardBatch, Sample
-from flux_rewards.errors import InputError
+from flux_rewards.errors import ComputeError, InputError
 from flux_rewards.gradients import check_pixels
 from flux_rewards.models.checkpoint import Checkpoint
 from flux_rewards.models.image_reward import ImageRewardModel, open_image_reward
+from flux_rewards.rewards.image.rows import outputs, prompt_of, prompts_of, score_readable
 from flux_rewards.rewards.model_reward import ModelOptions, ModelReward
 from flux_rewards.validation import one_of
 
 if TYPE_CHECKING:
     import torch
     from typing_extensions import Unpack
+
+    from flux_rewards.data import RewardOutput, Sample
 
 __all__ = ["ImageReward"]
 
@@ -94,12 +96,14 @@ class ImageReward(ModelReward):
         weights, med_config, tokenizer = self.checkpoints()
         return open_image_reward(weights, med_config, tokenizer, device=self.device, dtype=self.dtype)
 
-    def compute_rewards(self, samples: Sequence[Sample]) -> RewardBatch:
+    def compute_rewards(self, samples: Sequence[Sample]) -> list[Any]:
         """One score a sample."""
+        return score_readable(samples, prompt_of, self._rows)
+
+    def _rows(self, samples: Sequence[Sample], prompts: list[str]) -> list[RewardOutput]:
         model: ImageRewardModel = self.model
-        scores, cut = model([sample.image for sample in samples], [sample.prompt_text for sample in samples])
-        metadata: list[Mapping[str, Any]] = [{"prompt_tokens_cut": lost} if lost else {} for lost in cut]
-        return RewardBatch(self._scaled(scores).double().numpy(), metadata=metadata)
+        scores, cut = model([sample.image for sample in samples], prompts)
+        return outputs(self._scaled(scores), cut)
 
     def forward(
         self,
@@ -114,7 +118,7 @@ class ImageReward(ModelReward):
             raise InputError("the reward reads images with their prompts", reward=self.name, field="prompts")
         check_pixels(pixels, prompts, reward=self.name)
         model: ImageRewardModel = self.model
-        texts = [Sample(prompt).prompt_text for prompt in prompts]
+        texts = prompts_of(prompts, self.name)
         size = self.batch_size or len(texts)
         parts = [
             model.scores(
@@ -124,7 +128,11 @@ class ImageReward(ModelReward):
             )
             for start in range(0, len(texts), size)
         ]
-        return self.rescaled(self._scaled(torch.cat(parts))).to(pixels.device)
+        scores = torch.cat(parts)
+        if not bool(torch.isfinite(scores.detach()).all()):
+            advice = "use dtype='bfloat16' or 'float32'"
+            raise ComputeError(f"the model overflowed in {model.dtype}; {advice}", reward=self.name)
+        return self.rescaled(self._scaled(scores)).to(pixels.device)
 
     def _scaled(self, scores: torch.Tensor) -> torch.Tensor:
         shift, factor = _SCALINGS[self.scaling]

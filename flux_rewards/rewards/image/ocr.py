@@ -19,6 +19,7 @@ from flux_rewards.data import RewardOutput
 from flux_rewards.errors import ConfigError, ContractError, InputError, MissingDependencyError, brief
 from flux_rewards.models.shared import shared
 from flux_rewards.rewards.text.edit_distance import edit_distance
+from flux_rewards.threads import RenewedLock
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -188,7 +189,7 @@ class _RapidOCR:
                 f"text is recognised by rapidocr and onnxruntime, which cannot be imported ({error}): pip install "
                 '"flux_rewards[ocr]", or give a recognizer of your own'
             ) from error
-        self._lock = threading.Lock()
+        self._lock = RenewedLock()
         self._logger = logging.getLogger("RapidOCR")
         level = self._logger.level
         self._engine: Any = rapidocr.RapidOCR()

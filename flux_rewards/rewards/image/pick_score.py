@@ -86,11 +86,10 @@ class PickScore(DualEncoderReward):
         weights, processor = self.checkpoints()
         return open_transformers_clip(weights, processor, device=self.device, dtype=self.dtype)
 
-    def score(self, cosines: torch.Tensor) -> torch.Tensor:
+    def score(self, cosines: torch.Tensor, model: DualEncoder) -> torch.Tensor:
         """As `scaling` says."""
         if self.scaling == "cosine":
             return cosines
-        model: DualEncoder = self.model
         raw = cosines * model.logit_scale
         return raw / 26 if self.scaling == "/26" else raw
 

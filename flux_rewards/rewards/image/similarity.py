@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from flux_rewards.data import RewardBatch, Sample
 from flux_rewards.errors import InputError
 from flux_rewards.gradients import check_pixels
 from flux_rewards.media import Place, read_media
 from flux_rewards.models.opening import encoder_checkpoints, open_image_encoder
-from flux_rewards.rewards.image.encoded import encode_in_batches, image_keys
+from flux_rewards.rewards.image.rows import encode_in_batches, image_keys, outputs, score_readable
 from flux_rewards.rewards.model_reward import ModelOptions, ModelReward
 from flux_rewards.validation import one_of
 from flux_rewards.views import position_of
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     import torch
     from typing_extensions import Unpack
 
+    from flux_rewards.data import RewardOutput, Sample
     from flux_rewards.models.checkpoint import Checkpoint
     from flux_rewards.models.features import ImageEncoder
 
@@ -83,16 +83,17 @@ class ImageSimilarity(ModelReward):
         """The image tower."""
         return open_image_encoder(self.model_name_or_path, self.model_revision, device=self.device, dtype=self.dtype)
 
-    def compute_rewards(self, samples: Sequence[Sample]) -> RewardBatch:
+    def compute_rewards(self, samples: Sequence[Sample]) -> list[Any]:
         """One score a sample."""
+        return score_readable(samples, self._references_of, self._rows)
+
+    def _references_of(self, sample: Sample) -> list[torch.Tensor]:
+        return self._read(getattr(sample, self.against), position_of(sample))
+
+    def _rows(self, samples: Sequence[Sample], images: list[list[torch.Tensor]]) -> list[RewardOutput]:
         features = self.model.features([sample.image for sample in samples], image_keys(samples), self.batch_size)
-        positions = [position_of(sample) for sample in samples]
-        images = [
-            self._read(getattr(sample, self.against), position)
-            for sample, position in zip(samples, positions, strict=True)
-        ]
-        references, owners = self._references(images, positions)
-        return RewardBatch(self._score(features, references, owners).double().numpy())
+        references, owners = self._references(images, [position_of(sample) for sample in samples])
+        return outputs(self._score(features, references, owners).clamp(-1, 1), [0] * len(samples))
 
     def forward(
         self,
@@ -109,7 +110,9 @@ class ImageSimilarity(ModelReward):
             raise InputError(message, reward=self.name, field=self.against)
         images = [self._read(value, index) for index, value in enumerate(given)]
         references, owners = self._references(images, None)
-        features = encode_in_batches(self.model, pixels, self.batch_size, checkpointing=self.activation_checkpointing)
+        features = encode_in_batches(
+            self.model, pixels, self.batch_size, checkpointing=self.activation_checkpointing, reward=self.name
+        )
         scores = self._score(features, references.to(features.device), owners)
         return self.rescaled(scores).to(pixels.device)
 
@@ -137,5 +140,5 @@ class ImageSimilarity(ModelReward):
         owner = torch.tensor(owners, device=features.device)
         cosines = (features[owner] * references).sum(dim=-1)
         how = {"mean": "mean", "max": "amax", "min": "amin", "first": "mean"}[self.reduce]
-        empty = torch.zeros(len(features), device=features.device)
+        empty = features.new_zeros(len(features))
         return empty.scatter_reduce(0, owner, cosines, how, include_self=False)

@@ -127,16 +127,28 @@ class VQAScore(ModelReward):
     def compute_rewards(self, samples: Sequence[Sample]) -> list[RewardOutput | InputError]:
         """One score a sample; a prompt that cannot be asked about fails alone."""
         model: VisionLanguageModel = self.model
-        answer, answers = self._answers(model)
         rows: list[Any] = [self._question(model, sample) for sample in samples]
         asked = [row for row, question in enumerate(rows) if isinstance(question, str)]
         if asked:
-            logits = model.logits([samples[row].image for row in asked], [rows[row] for row in asked], answer[:-1])
-            scores = self._probability(logits, answer, answers).tolist()
-            likeliest = model.tokenizer.batch_decode(logits[:, 0].argmax(dim=-1, keepdim=True).tolist())
-            for row, score, token in zip(asked, scores, likeliest, strict=True):
-                rows[row] = RewardOutput(score, metadata={"likeliest": token})
+            self._score(model, samples, rows, asked)
         return rows
+
+    def _score(self, model: VisionLanguageModel, samples: Sequence[Sample], rows: list[Any], asked: list[int]) -> None:
+        """Put scores into the rows, which hold the questions."""
+        answer, answers = self._answers(model)
+        try:
+            logits = model.logits([samples[row].image for row in asked], [rows[row] for row in asked], answer[:-1])
+        except ValueError as error:  # one of the images is not for this model, such as a very long one
+            if len(asked) == 1:
+                rows[asked[0]] = InputError(f"the model's processor refuses the image: {error}", field="image")
+                return
+            for row in asked:
+                self._score(model, samples, rows, [row])
+            return
+        scores = self._probability(logits, answer, answers).tolist()
+        likeliest = model.tokenizer.batch_decode(logits[:, 0].argmax(dim=-1, keepdim=True).tolist())
+        for row, score, token in zip(asked, scores, likeliest, strict=True):
+            rows[row] = RewardOutput(score, metadata={"likeliest": token})
 
     def forward(
         self,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from flux_rewards.gradients import check_pixels
 from flux_rewards.models.opening import encoder_checkpoints, open_image_encoder
-from flux_rewards.rewards.image.encoded import encode_in_batches
+from flux_rewards.rewards.image.rows import encode_in_batches
 from flux_rewards.rewards.model_reward import ModelOptions, ModelReward
 from flux_rewards.validation import whole_number
 from flux_rewards.views import position_of
@@ -90,7 +90,7 @@ class FrameConsistency(ModelReward):
         images = [frame for _, _, frame in frames]
         features = self.model.features(images, keys if known else None, self.frame_batch_size)
         each = features.split([len(sample.video) for sample in samples])
-        return [float(_consistency(video)) if len(video) > 1 else None for video in each]
+        return [float(_consistency(video).clamp(0, 1)) if len(video) > 1 else None for video in each]
 
     def forward(
         self,
@@ -104,7 +104,11 @@ class FrameConsistency(ModelReward):
         if length == 1:
             return pixels.flatten(1)[:, :0].sum(dim=1).float() + float("nan")  # still a part of the graph
         features = encode_in_batches(
-            self.model, pixels.flatten(0, 1), self.frame_batch_size, checkpointing=self.activation_checkpointing
+            self.model,
+            pixels.flatten(0, 1),
+            self.frame_batch_size,
+            checkpointing=self.activation_checkpointing,
+            reward=self.name,
         )
         return self.rescaled(_consistency(features.view(count, length, -1))).to(pixels.device)
 

@@ -9,17 +9,21 @@ import numpy as np
 
 from flux_rewards.base import RewardFunction, RewardOptions
 from flux_rewards.data import RewardOutput, Sample
-from flux_rewards.errors import ComputeError, ConfigError, brief
+from flux_rewards.errors import ComputeError, ConfigError, FluxRewardsError, InputError, brief
 from flux_rewards.gradients import check_pixels
 from flux_rewards.media import Place, check_frames, chosen_frames, raw_frames
 from flux_rewards.validation import one_of
 from flux_rewards.views import position_of
 from flux_rewards.wrappers.mask_errors import MaskErrors
+from flux_rewards.wrappers.wrapper import CallWrapper
 
 if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
     from typing_extensions import Unpack
+
+    from flux_rewards.chunks import Chunk, Proceed
+    from flux_rewards.contract import Scored
 
 __all__ = ["VideoReward"]
 
@@ -80,6 +84,10 @@ class VideoReward(RewardFunction):
                 f"{type(reward).__name__}(VideoReward(...))",
                 reward=self.name,
             )
+        says = reward.optional_fields is not None
+        if "video" in reward.required_fields or (says and "image" not in reward.required_fields):
+            reads = ", ".join(reward.required_fields) or "no field that it names"
+            raise ConfigError(f"reward must be one that reads an image; {reward.name} reads {reads}", reward=self.name)
         check_frames(frames, self.name)
         self.reward = reward
         self.frames = frames
@@ -107,14 +115,15 @@ class VideoReward(RewardFunction):
     def compute_rewards(self, samples: Sequence[Sample]) -> list[Any]:
         """One row a video."""
         rows: list[Any] = [None] * len(samples)
-        masked = MaskErrors(self.reward, max_failure_rate=1.0)
         for videos in self._videos(samples, rows):
             flat = [frame for _, _, frames in videos for frame in frames]
-            batch = masked(flat)
+            causes: dict[int, FluxRewardsError] = {}
+            batch = MaskErrors(_Witnessed(self.reward, causes), max_failure_rate=1.0)(flat)
+            failed = {index: causes.get(index) or ComputeError(reason) for index, reason in batch.errors.items()}
             start = 0
             for row, numbers, frames in videos:
                 end = start + len(frames)
-                errors = {index - start: batch.errors[index] for index in batch.errors if start <= index < end}
+                errors = {index - start: failed[index] for index in failed if start <= index < end}
                 rows[row] = self._row(numbers, batch.rewards[start:end], errors)
                 start = end
         return rows
@@ -128,6 +137,9 @@ class VideoReward(RewardFunction):
             try:
                 place = Place("video", position_of(sample), self.name)
                 numbers, frames = raw_frames(sample.video, self.frames, place)
+                for number, frame in zip(numbers, frames, strict=True):
+                    if frame is None:
+                        raise place.at("frame", number).error("expected an image, found None")  # noqa: TRY301
             except Exception as error:  # noqa: BLE001  # a failed row; the boundary raises or records it
                 rows[row] = error
                 continue
@@ -138,11 +150,11 @@ class VideoReward(RewardFunction):
         if held:
             yield held
 
-    def _row(self, numbers: Sequence[int], rewards: NDArray[np.float64], errors: Mapping[int, str]) -> Any:
+    def _row(self, numbers: Sequence[int], rewards: NDArray[np.float64], errors: Mapping[int, FluxRewardsError]) -> Any:
         if errors:
             first = min(errors)
             more = f" (and {len(errors) - 1} more frames)" if len(errors) > 1 else ""
-            return ComputeError(f"frame {numbers[first]}: {errors[first]}{more}")
+            return _of_frame(numbers[first], errors[first], more)
         applies = rewards[~np.isnan(rewards)]
         if not len(applies):
             return None
@@ -173,6 +185,29 @@ class VideoReward(RewardFunction):
             kept = torch.where(applies, scores, worst)
             reduced = kept.amin(dim=1) if self.reduce == "min" else kept.amax(dim=1)
         return self.rescaled(torch.where(applies.any(dim=1), reduced, torch.nan))
+
+
+class _Witnessed(CallWrapper):
+    """Hands the errors of failed samples on, by their positions: what is masked keeps only their texts."""
+
+    def __init__(self, reward: RewardFunction, causes: dict[int, FluxRewardsError]) -> None:
+        super().__init__(reward)
+        self._causes = causes
+
+    def around(self, chunk: Chunk, proceed: Proceed) -> Scored:
+        scored = proceed(chunk)
+        for row, cause in scored.causes.items():
+            self._causes.setdefault(chunk.positions[row], cause)
+        return scored
+
+
+def _of_frame(number: int, cause: FluxRewardsError, more: str) -> FluxRewardsError:
+    """The failure of a video by that of a frame: of the same kind, and as transient."""
+    text = f"frame {number}: {cause.reward}: {cause.args[0]}{more}"
+    error = InputError(text, field="video") if isinstance(cause, InputError) else ComputeError(text)
+    error.retryable, error.retry_after = cause.retryable, cause.retry_after
+    error.__cause__ = cause
+    return error
 
 
 def _frame_of(sample: Sample, frame: Any) -> Sample:

@@ -19,6 +19,7 @@ from flux_rewards import (
     InputError,
     MaskErrors,
     PickScore,
+    Retry,
     RewardFunction,
     Sample,
     VideoReward,
@@ -223,3 +224,22 @@ def test_frame_consistency_is_that_of_its_definition(tmp_path: Path) -> None:
     loss = reward.loss(video[None, :1].requires_grad_())
     loss.backward()
     assert float(loss.detach()) == 0.0
+
+
+def test_a_failure_that_may_pass_is_tried_again() -> None:
+    """The error of a frame keeps its kind, and whether it may pass."""
+    asked: list[int] = []
+
+    def flaky(sample: Sample) -> float:
+        asked.append(1)
+        if len(asked) == 1:
+            raise ConnectionError("gone")
+        return 1.0
+
+    reward = VideoReward(FunctionReward(flaky, fields=["image"]))
+    assert Retry(reward, attempts=2, wait=0.0)(video=[clip(1, 2)]).rewards[0] == 1.0
+    with pytest.raises(InputError, match=r"sample 0, field 'video': frame 1: .*cannot read the image file"):
+        reward(video=[[clip(1)[0], "nowhere.png"]])
+    batch = MaskErrors(reward)(video=[clip(1), [clip(1)[0], None], clip(1)])
+    assert list(batch.errors) == [1]
+    assert "frame 1: expected an image, found None" in batch.errors[1]
