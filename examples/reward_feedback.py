@@ -8,6 +8,7 @@ minute, with tiny random models: a real run differs in `open_pipeline` and `open
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -21,7 +22,7 @@ PROMPTS = ["a photo of a red cat", "a green field under a blue sky", "an old woo
 DENOISING_STEPS = 6
 STEPS_WITH_GRADIENT = 2
 TRAINING_STEPS = 40
-TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+TINY: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
 def open_pipeline() -> StableDiffusionPipeline:
@@ -62,7 +63,11 @@ def open_pipeline() -> StableDiffusionPipeline:
 
 def open_rewards(folder: Path) -> CompositeReward:
     """What to train for: any rewards that are differentiable. Yours need no files: CLIPScore(), AestheticScore()."""
-    towers = {"text_config": TINY, "vision_config": {**TINY, "image_size": 32, "patch_size": 8}, "projection_dim": 16}
+    towers: dict[str, Any] = {
+        "text_config": TINY,
+        "vision_config": {**TINY, "image_size": 32, "patch_size": 8},
+        "projection_dim": 16,
+    }
     clip = CLIPModel(CLIPConfig(**towers))
     for weight in clip.parameters():
         if weight.ndim > 1:
@@ -107,7 +112,7 @@ def generate(pipeline: StableDiffusionPipeline, prompts: list[str], seed: int) -
         with torch.set_grad_enabled(training and step >= DENOISING_STEPS - STEPS_WITH_GRADIENT):
             noise = unet(latents, timestep, encoder_hidden_states=embeddings).sample
             latents = scheduler.step(noise, timestep, latents).prev_sample
-    decoded = vae.decode(latents / vae.config.scaling_factor).sample
+    decoded: torch.Tensor = vae.decode(latents / vae.config.scaling_factor).sample
     return (decoded / 2 + 0.5).clamp(0, 1)
 
 
@@ -121,6 +126,7 @@ def mean_reward(pipeline: StableDiffusionPipeline, rewards: CompositeReward) -> 
 def main() -> None:
     """Train, and print the mean reward before and after."""
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # models as tiny as these lose more to several threads than they gain
     pipeline = open_pipeline()
     with tempfile.TemporaryDirectory() as folder:
         rewards = open_rewards(Path(folder))

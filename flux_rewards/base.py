@@ -93,6 +93,8 @@ class RewardFunction(Parametrised, GradientPath):
     media_form: str | None = None
     bounds: tuple[float, float] | None = None
     higher_is_better: bool = True
+    reference_is_media: bool = False
+    """Whether `Sample.reference` is an image, or images, to this reward: caches then go by the pixels."""
 
     revision: ClassVar[str] = ""
     """The version of the class, for caches: where it is given they go by it, else by the code of the class."""

@@ -133,6 +133,11 @@ class GradientPath:
             ContractError: The reward is not differentiable; names the part that is in the way.
             InputError: The pixels or prompts are not as above.
         """
+        if self.differentiable:
+            raise ContractError(
+                "sets differentiable = True, and overrides no forward(self, pixels, prompts=None, **columns)",
+                reward=self.name,
+            )
         raise ContractError(
             f"has no gradient to the pixels: {not_differentiable(self)} is not differentiable; leave it out of what "  # type: ignore[arg-type]
             "is trained through, and score with it by calling it",

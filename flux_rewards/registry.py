@@ -168,6 +168,9 @@ def resolve_reward(name: str) -> Factory:
     for known, plugin in _plugins().items():
         if known.casefold() == folded:
             return _checked(_load(plugin), name)
+    for path in _BUILTIN.values():  # the documentation names classes
+        if path.rpartition(":")[2].casefold() == folded:
+            return _checked(resolve_path(path), name)
     known_names = list_rewards()
     raise UnknownRewardError(
         f"no reward is called {name!r}{close_match(name, known_names)}. Known: {', '.join(known_names)}. "

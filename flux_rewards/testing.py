@@ -229,6 +229,7 @@ class _Contract:
         assert scores.shape == (len(samples),), f"forward gave shape {tuple(scores.shape)} for {len(samples)} samples"
         pairs = zip(samples, batch.detach(), strict=True)
         called = self.reward([Sample(**{**vars(sample), field: one}) for sample, one in pairs])
+        assert scores.requires_grad, "forward gave scores without a gradient"
         found, expected = scores.detach().double().cpu().numpy(), called.rewards
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4, err_msg="forward gave other scores")
         torch.where(torch.isnan(scores), 0.0, scores).sum().backward()

@@ -276,3 +276,57 @@ def test_samples_scored_outside_the_executor_share_nothing(clip: Path) -> None:
     tensors = [Sample("a cat", image=torch.rand(3, 40, 40)) for _ in range(2)]
     rows = reward.compute_rewards(tensors)
     np.testing.assert_allclose([row.reward for row in rows], reward(tensors).rewards, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_logit_scale_keeps_its_precision(clip: Path, tmp_path: Path, dtype: str) -> None:
+    """Its logarithm in bfloat16 would make every PickScore one per cent too low."""
+    weight = torch.tensor(4.6052)  # of the published models: a scale of 100
+    folder = shutil.copytree(clip, tmp_path / "copy")
+    state = load_file(folder / "model.safetensors")
+    save_file({**state, "logit_scale": weight}, folder / "model.safetensors", metadata={"format": "pt"})
+    reward = CLIPScore(str(folder), dtype=dtype, scaling="logit")
+    reward.load()
+    assert reward.model.logit_scale == pytest.approx(100.0, rel=1e-4)
+    path = tiny_clip.open_clip_folder(tmp_path / "open_clip")
+    state = load_file(path / "open_clip_model.safetensors")
+    save_file({**state, "logit_scale": weight}, path / "open_clip_model.safetensors")
+    other = CLIPScore(str(path), dtype=dtype)
+    other.load()
+    assert other.model.logit_scale == pytest.approx(100.0, rel=1e-4)
+
+
+def test_a_cache_goes_by_the_pixels_of_a_reference(clip: Path, tmp_path: Path) -> None:
+    """Not by the name of its file."""
+    from PIL import Image
+
+    file = tmp_path / "reference.png"
+    Image.fromarray(SAMPLES[0].image).save(file)
+    reward = Cached(ImageSimilarity(str(clip), against="reference"))
+    before = reward(image=[SAMPLES[1].image], reference=[str(file)]).rewards
+    Image.fromarray(SAMPLES[1].image).save(file)
+    assert reward(image=[SAMPLES[1].image], reference=[str(file)]).rewards[0] == pytest.approx(1.0, abs=1e-6)
+    assert before[0] < 0.999
+
+
+def test_an_adapter_is_no_model(clip: Path, tmp_path: Path) -> None:
+    """It would be applied where peft is installed, and left out without a word elsewhere."""
+    folder = shutil.copytree(clip, tmp_path / "copy")
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(WeightsError, match="merge it"):
+        CLIPScore(folder)(SAMPLES)  # type: ignore[arg-type]  # a Path will do, too
+    assert np.isfinite(CLIPScore(clip)(SAMPLES).rewards).all()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("device", ["meta", "mps", "nowhere"])
+def test_a_device_that_computes_nothing_is_refused(device: str, clip: Path) -> None:
+    """As a mistake in the set-up."""
+    with pytest.raises(ConfigError, match="'cpu', 'cuda'"):
+        CLIPScore(str(clip), device=device)(SAMPLES)
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "PickScore_Rank"])
+def test_every_reward_says_which_fields_it_reads(name: str, tmp_path: Path) -> None:
+    """Else a cache would go by all of them, and tell equal images apart by their metadata."""
+    reward = load_rewards([{"reward_model": name, **CONFIGS[name](tmp_path)}]).train.children[0]
+    assert reward.optional_fields is not None

@@ -35,6 +35,8 @@ def load_transformers(
     import torch  # noqa: PLC0415  # loaded already
 
     folder = checkpoint.path()
+    if (folder / "adapter_config.json").is_file():  # it would be applied where peft is installed, and only there
+        raise WeightsError(f"{checkpoint.label} is an adapter (LoRA); merge it into its base model, and save that")
     options.setdefault("trust_remote_code", False)  # where nothing is said, transformers asks on the terminal
     try:
         # Weights made in inference mode could never pass a gradient on; what a checkpoint lacks would be drawn.

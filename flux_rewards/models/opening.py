@@ -23,7 +23,7 @@ _OPEN_CLIP = ("hf-hub:", "local-dir:")  # as open_clip itself writes them
 
 def encoder_checkpoints(name: str, revision: str | None) -> Sequence[Checkpoint]:
     """The files that an encoder of that name needs."""
-    weights = OPEN_CLIP_WEIGHTS if name.startswith(_OPEN_CLIP) else True
+    weights = OPEN_CLIP_WEIGHTS if str(name).startswith(_OPEN_CLIP) else True
     return (Checkpoint(_plain(name), revision=revision, weights=weights),)
 
 
@@ -44,7 +44,7 @@ def open_dual_encoder(
         WeightsError: It cannot be found, is in neither format, or does not fit.
     """
     (checkpoint,) = encoder_checkpoints(name, revision)
-    if not name.startswith(_OPEN_CLIP) and checkpoint.has("config.json"):
+    if not str(name).startswith(_OPEN_CLIP) and checkpoint.has("config.json"):
         prepare = checkpoint if processor is None else Checkpoint(processor, weights=False)
         return open_transformers_clip(checkpoint, prepare, device=device, dtype=dtype)
     if checkpoint.has(CONFIG_FILE):
@@ -65,7 +65,7 @@ def open_image_encoder(name: str, revision: str | None, *, device: str | None, d
         WeightsError: It cannot be found, is of no known kind, or does not fit.
     """
     (checkpoint,) = encoder_checkpoints(name, revision)
-    if not name.startswith(_OPEN_CLIP) and checkpoint.has("config.json"):
+    if not str(name).startswith(_OPEN_CLIP) and checkpoint.has("config.json"):
         kind = model_type(checkpoint)
         if kind != "clip":
             return open_vision_encoder(checkpoint, kind, device=device, dtype=dtype)
@@ -73,6 +73,7 @@ def open_image_encoder(name: str, revision: str | None, *, device: str | None, d
 
 
 def _plain(name: str) -> str:
+    name = str(name)  # it may be a Path
     for prefix in _OPEN_CLIP:
         name = name.removeprefix(prefix)
     return name

@@ -56,6 +56,8 @@ def device_of(device: str | None) -> torch.device:
         found = torch.device(device)
     except (RuntimeError, TypeError) as error:
         raise ConfigError(f"there is no device {brief(device)}; write 'cpu', 'cuda' or 'cuda:1'") from error
+    if found.type == "meta" or (found.type == "mps" and not torch.backends.mps.is_available()):
+        raise ConfigError(f"nothing can be computed on {str(found)!r} here; write 'cpu', 'cuda' or 'cuda:1'")
     if found.type == "cuda":
         count = torch.cuda.device_count()
         if not 0 <= (found.index or 0) < count:
@@ -82,7 +84,8 @@ def dtype_of(dtype: str) -> torch.dtype:
 def frozen(module: M, device: torch.device, dtype: torch.dtype) -> M:
     """The module in evaluation mode, without gradients to its weights, moved to the device and the precision.
 
-    Buffers that are no part of a checkpoint, such as the frequencies of rotary positions, keep their precision.
+    What costs nothing and decides much keeps its precision: lone numbers, such as the logarithm of a logit scale, and
+    buffers that are no part of a checkpoint, such as the frequencies of rotary positions.
 
     Examples:
         >>> import torch
@@ -91,7 +94,10 @@ def frozen(module: M, device: torch.device, dtype: torch.dtype) -> M:
     """
     saved = module.state_dict()
     constants = {name: buffer for name, buffer in module.named_buffers(remove_duplicate=False) if name not in saved}
+    lone = {weight: weight.data for weight in module.parameters() if weight.numel() == 1}
     module.eval().requires_grad_(requires_grad=False).to(device=device, dtype=dtype)
+    for weight, value in lone.items():
+        weight.data = value.to(device)
     for name, buffer in constants.items():
         owner, _, own = name.rpartition(".")
         setattr(module.get_submodule(owner), own, buffer.to(device))

@@ -45,7 +45,12 @@ class ModelReward(RewardFunction, abstract=True):
     async_reward = False
     batch_size = 16
     media_form = "pixels"
-    neutral_parameters: ClassVar[Sequence[str]] = (*RewardFunction.neutral_parameters, "device")
+    neutral_parameters: ClassVar[Sequence[str]] = (
+        *RewardFunction.neutral_parameters,
+        "device",
+        "activation_checkpointing",
+        "frame_batch_size",
+    )
     example_config: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, device: str | None = None, dtype: str = "float32", **options: Unpack[RewardOptions]) -> None:

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flux_rewards.config import load_rewards
 from flux_rewards.errors import ConfigError, FluxRewardsError, brief, close_match
 from flux_rewards.registry import resolve_reward
 from flux_rewards.verification import originals
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["VERIFIABLE", "Comparison", "verify"]
 
 _HERE = Path(__file__).parent
+_SCALES = {"scaling", "scale", "clip", "prefix", "alternatives"}
 _FLOAT32 = 1e-3  # of the largest score
 _HALF = 2e-2
 
@@ -48,12 +50,12 @@ class Comparison:
     @property
     def differences(self) -> list[float]:
         """Ours minus theirs."""
-        return [ours - theirs for ours, theirs in zip(self.ours, self.theirs, strict=False)]
+        return [ours - theirs for ours, theirs in zip(self.ours, self.theirs, strict=True)] if self.theirs else []
 
     @property
     def agrees(self) -> bool | None:
         """Whether all are near enough; None where there was nothing to compare with."""
-        return max(map(abs, self.differences)) <= self.tolerance if self.theirs else None
+        return all(abs(apart) <= self.tolerance for apart in self.differences) if self.theirs else None
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,9 @@ def verify(name: str, **parameters: Any) -> list[Comparison]:
     published = json.loads((_HERE / "published.json").read_text())
     paths, prompt = [_HERE / "images" / image for image in published["images"]], published["prompt"]
     common = {key: value for original in _ORIGINALS[title] for key, value in original.parameters.items()}
-    reward: RewardFunction = factory(**{**common, **parameters})
+    if changed := sorted(_SCALES & parameters.keys()):
+        raise ConfigError(f"{title} is compared on the scale of its original; leave out {', '.join(changed)}")
+    reward = load_rewards([{"reward_model": title, **common, **parameters}]).train.children[0]
     ours = [float(score) for score in reward(image=paths, prompt=[prompt] * len(paths)).rewards]
     reward.close()  # the originals load the weights themselves, and both may not fit
     found = [_ask(original, reward, ours=ours, paths=paths, prompt=prompt) for original in _ORIGINALS[title]]
@@ -147,4 +151,6 @@ def _ask(
     except Exception as error:  # noqa: BLE001
         return Comparison(original.source, ours, [], 0.0, f"{type(error).__name__}: {brief(str(error))}")
     tolerance = _FLOAT32 if getattr(reward, "dtype", "float32") == "float32" else _HALF
+    if len(theirs) != len(ours):
+        return Comparison(original.source, ours, [], 0.0, f"gave {len(theirs)} scores for {len(ours)} images")
     return Comparison(original.source, ours, theirs, tolerance * max(map(abs, theirs)))

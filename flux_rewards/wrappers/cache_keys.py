@@ -13,6 +13,7 @@ from flux_rewards.data import FIELDS
 from flux_rewards.errors import ConfigError, InputError, brief
 from flux_rewards.fingerprint import Memo, fingerprint
 from flux_rewards.meaning import Opaque, meaning_of
+from flux_rewards.media import Place, read_media
 from flux_rewards.views import Reading, any_media, view_of
 
 if TYPE_CHECKING:
@@ -186,11 +187,20 @@ class _Reader:
                 value = getattr(sample, field)
             except InputError as error:
                 raise _Unreadable from error
+            if field == "reference" and reward.reference_is_media and value is not None:
+                value = self._pixels_of_reference(value, position)
             if value is not None and (field != "metadata" or value):
                 unknown = functools.partial(_of_content, reward=reward.name, field=field, index=position)
                 digest.update(field.encode())
                 digest.update(fingerprint(value, self._memo, unknown))
         return digest.digest()
+
+    def _pixels_of_reference(self, value: Any, position: int) -> Any:
+        place = Place("reference", position, self._chunk.reward.name)
+        try:
+            return read_media("condition_images", value, "pixels", place)
+        except InputError as error:
+            raise _Unreadable from error
 
 
 def _of_content(value: Any, reward: str, field: str, index: int) -> bytes:

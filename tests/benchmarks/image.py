@@ -8,7 +8,7 @@ to 8 bits, to PIL, through transformers' `CLIPProcessor`, and through both tower
 video. Weights are random, in files of the real format; tokenizer, sizes and number of tokens are the real ones. Batch
 sizes are alike, rounds interleaved, and prompts new in each round, so that none is known from the one before.
 
-The last rows are bounds: the image tower alone, as transformers runs it, on pixels prepared beforehand. With ``--gpu``
+One row is a bound: the image tower alone, as transformers runs it, on pixels prepared beforehand. With ``--gpu``
 its operations, counted, are compared with what a large matrix product reaches on the same card in the same run.
 """
 
@@ -208,19 +208,19 @@ def measured(folder: Path, setting: Setting, table: Table) -> float:
     reward = PickScore(str(folder), processor_name_or_path=str(folder), **options)
     peer = Peer(folder, setting)
     fastest = 0.0
-    for kind, ours, theirs, (prompts, each, *frames, height, width), rounds in (
-        ("images", reward, peer.images, setting.images, setting.rounds),
-        ("videos", VideoReward(reward), peer.videos, setting.videos, setting.rounds // 2 + 1),
+    for kind, ours, theirs, (prompts, each, *frames, height, width), texts, rounds in (
+        ("images", reward, peer.images, setting.images, (SHORT, LONG), setting.rounds),
+        ("videos", VideoReward(reward), peer.videos, setting.videos, (SHORT,), setting.rounds // 2 + 1),
     ):
         given = pictures(prompts * each, *frames, 3, height, width, device=setting.device)
         count = given.shape[:-3].numel()
-        for text in (SHORT, LONG):
+        for text in texts:
             for_peer, for_us = (new_prompts(prompts, each, text) for _ in "ab")
             runs: dict[str, Callable[[], Any]] = {
                 PEER: functools.partial(by_peer, theirs, for_peer, given),
                 OURS: functools.partial(by_us, ours, for_us, given),
             }
-            if kind == "images":
+            if kind == "images" and text == SHORT:
                 prepared = pictures(len(given), 3, 224, 224, device=setting.device).to(peer.dtype)
                 runs[TOWER] = functools.partial(peer.tower, prepared)
             found, apart = timed(runs, rounds)

@@ -71,6 +71,8 @@ def test_an_original_that_fails_is_told_and_decides_nothing(tmp_path: Path, monk
         (["length"], "no published scores"),
         (["PickScor"], "did you mean 'PickScore'"),
         (["PickScore", "--param", "device"], "expected KEY=VALUE"),
+        (["PickScore", "--param", "scaling=/26"], "leave out scaling"),
+        (["CLIP", "--param", "modl=3"], "has no parameter 'modl'"),
         (["PickScore", "--param", "model_name_or_path=/nowhere/at/all"], "neither a path that exists"),
     ],
 )
@@ -86,6 +88,7 @@ def test_a_comparison_knows_what_it_knows() -> None:
     """Nothing is neither agreement nor disagreement."""
     assert Comparison("x", [1.0, 2.0], [1.0, 2.2], tolerance=0.1).agrees is False
     assert Comparison("x", [1.0], [], tolerance=0.1).agrees is None
+    assert Comparison("x", [1.0, 1.0], [1.0, float("nan")], tolerance=0.1).agrees is False
     assert Comparison("x", [1.0, 2.0], [1.0, 2.2], tolerance=0.1).differences == pytest.approx([0.0, -0.2])
 
 

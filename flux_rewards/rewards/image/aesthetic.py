@@ -69,6 +69,7 @@ class AestheticScore(ModelReward):
     """
 
     required_fields = ("image",)
+    optional_fields = ()
     differentiable = True
 
     def __init__(

@@ -85,6 +85,8 @@ class FaceSimilarity(ModelReward):
     """
 
     bounds = (-1.0, 1.0)
+    optional_fields = ()
+    reference_is_media = True
     example_config = {"model_name_or_path": "antelopev2"}
     batch_size = 8
     differentiable = True

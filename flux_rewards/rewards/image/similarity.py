@@ -55,6 +55,8 @@ class ImageSimilarity(ModelReward):
     """
 
     bounds = (-1.0, 1.0)
+    optional_fields = ()
+    reference_is_media = True
     differentiable = True
 
     def __init__(

@@ -53,6 +53,7 @@ class FrameConsistency(ModelReward):
     """
 
     required_fields = ("video",)
+    optional_fields = ()
     bounds = (0.0, 1.0)
     batch_size = 8
     differentiable = True
