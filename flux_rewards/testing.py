@@ -225,7 +225,9 @@ class _Contract:
         samples = [self.samples[index] for index in alike]
         fields = {*self.reward.required_fields, *(self.reward.optional_fields or ())} - {field, "prompt"}
         columns = {name: [getattr(sample, name) for sample in samples] for name in sorted(fields)}
-        scores = self.reward.forward(batch, [sample.prompt_text for sample in samples], **columns)
+        prompted = all(sample.prompt is not None for sample in samples)
+        prompts = [sample.prompt_text for sample in samples] if prompted else None
+        scores = self.reward.forward(batch, prompts, **columns)
         assert scores.shape == (len(samples),), f"forward gave shape {tuple(scores.shape)} for {len(samples)} samples"
         pairs = zip(samples, batch.detach(), strict=True)
         called = self.reward([Sample(**{**vars(sample), field: one}) for sample, one in pairs])

@@ -92,8 +92,8 @@ class VideoReward(RewardFunction):
         self.reward = reward
         self.frames = frames
         self.reduce = one_of(reduce, "reduce", self.name, ("mean", "min", "max"))
-        if self.async_reward is None and reward.async_reward is not None:
-            self.async_reward = reward.async_reward
+        if self.async_reward is None and not _may_run_beside(reward):
+            self.async_reward = False
         needed = [field for field in reward.required_fields if field != "image"]
         self.required_fields = ("video", *(field for field in needed if field != "video"))
         others = reward.optional_fields
@@ -185,6 +185,11 @@ class VideoReward(RewardFunction):
             kept = torch.where(applies, scores, worst)
             reduced = kept.amin(dim=1) if self.reduce == "min" else kept.amax(dim=1)
         return self.rescaled(torch.where(applies.any(dim=1), reduced, torch.nan))
+
+
+def _may_run_beside(reward: RewardFunction) -> bool:
+    """Whether no part of a tree says that it may not be computed beside the trainer."""
+    return reward.async_reward is not False and all(map(_may_run_beside, reward.children))
 
 
 class _Witnessed(CallWrapper):
