@@ -188,7 +188,8 @@ class _Walk:
     def _is_foreign(self, value: Any) -> bool:
         """Whether it goes by name and version: this library, and what is installed but the walk did not begin in."""
         house = _house(value.__module__)
-        return house == _OURS or (house not in self._homes and _is_installed(house))
+        typed_in = getattr(getattr(value, "__code__", None), "co_filename", "").startswith("<")  # such as an example
+        return (house == _OURS and not typed_in) or (house not in self._homes and _is_installed(house))
 
     def _parts_of_function(self, function: types.FunctionType) -> Iterator[Any]:
         if isinstance(revision := vars(function).get("revision"), str):  # its author's word

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -75,11 +76,13 @@ class ModelReward(RewardFunction, abstract=True):
             with self._opening:
                 found = vars(self).get("_model")
                 if found is None:
+                    identities: list[str] | None = None
                     import torch  # noqa: PLC0415  # only those who load pay for it
 
                     # Weights made in a caller's inference mode could never pass a gradient on.
                     with torch.inference_mode(mode=False):
-                        identities = self._on_disk()
+                        with contextlib.suppress(WeightsError):  # opening says it better
+                            identities = self._on_disk()
                         found = self._model = self._opened()
                         self._identities = identities
         return found

@@ -11,7 +11,7 @@ import tiny_clip
 from hub import Hub
 from PIL import Image
 
-from flux_rewards import Gate, GroupRank, LengthReward, RewardFunction, Scale, VideoReward
+from flux_rewards import Gate, GroupRank, JPEGCompressibility, LengthReward, RewardFunction, Scale, VideoReward
 from flux_rewards.cli.download import fetch_all, rewards_within
 
 Download = Callable[..., subprocess.CompletedProcess[str]]
@@ -238,7 +238,8 @@ def test_rewards_within_rewards_are_found() -> None:
         def compute_reward(self, sample: object) -> float:
             return 0.0
 
-    a, b, c = (LengthReward(target=target) for target in (1, 2, 3))
+    a = JPEGCompressibility()
+    b, c = (LengthReward(target=target) for target in (1, 2))
     video = VideoReward(a)
     tree = GroupRank(Scale(Gate(video, b, 0.5), 2.0))
     holder = Holder(tree, {"others": [c, c, video]})

@@ -334,24 +334,26 @@ def test_what_is_no_path_and_no_hub_id_is_an_error(source: str) -> None:
 
 
 def test_the_identity_of_a_path_changes_with_its_files(tmp_path: Path) -> None:
-    """With a name, a size or a time of any file, and with nothing else."""
+    """With a name, a size or a time of any of its files, and not with what else lies there, such as a log."""
     folder = tmp_path / "model"
-    (folder / "deep").mkdir(parents=True)
+    folder.mkdir()
     (folder / "config.json").write_text("{}")
-    (folder / "deep" / "weights.bin").write_bytes(b"1234")
-    os.utime(folder / "deep" / "weights.bin", ns=(0, 10**18))
+    (folder / "weights.bin").write_bytes(b"1234")
+    os.utime(folder / "weights.bin", ns=(0, 10**18))
     whole, file = Checkpoint(str(folder)), Checkpoint(str(folder), "config.json")
     seen = [whole.identity()]
     kept = file.identity()
     assert whole.identity() == seen[0]
-    (folder / "deep" / "weights.bin").write_bytes(b"12345")
-    os.utime(folder / "deep" / "weights.bin", ns=(0, 10**18))
+    (folder / "weights.bin").write_bytes(b"12345")
+    os.utime(folder / "weights.bin", ns=(0, 10**18))
     seen.append(whole.identity())
-    os.utime(folder / "deep" / "weights.bin", ns=(0, 10**18 + 1))
+    os.utime(folder / "weights.bin", ns=(0, 10**18 + 1))
     seen.append(whole.identity())
-    (folder / "deep" / "weights.bin").rename(folder / "deep" / "weight.bin")
+    (folder / "weights.bin").rename(folder / "weight.bin")
     seen.append(whole.identity())
     assert len(set(seen)) == 4
+    (folder / "train.log").write_text("step 1")
+    assert whole.identity() == seen[-1]
     assert file.identity() == kept
 
 

@@ -2,7 +2,7 @@
 
 import functools
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,15 @@ class LiveBytes(TorchDispatchMode):
         self.now -= self._alive.pop(address)[1]
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads make steps as small as these slower, many times where the machine is busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Photographs, so to say: 48x48 each, which is little beside the activations of a batch."""
@@ -70,7 +79,8 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def most_bytes(reward: RewardFunction, samples: Callable[[int], list[Sample]], count: int) -> int:
     """Beyond what is there once two are scored, such as weights."""
-    with LiveBytes() as memory:
+    memory = LiveBytes()
+    with memory:
         reward(samples(2))
         before = memory.most = memory.now
         scores = reward(samples(count)).rewards
@@ -91,7 +101,6 @@ def test_the_count_is_right() -> None:
     assert memory.most == 4_000_000
 
 
-@pytest.mark.slow
 def test_a_thousand_images_take_the_memory_of_a_batch(clip: Path, files: list[Path]) -> None:
     """No more than two micro-batches of images, pixels and activations, whatever the number; prompts all differ."""
 
@@ -104,7 +113,6 @@ def test_a_thousand_images_take_the_memory_of_a_batch(clip: Path, files: list[Pa
     assert most_bytes(reward, samples, 1000) <= 2 * one
 
 
-@pytest.mark.slow
 def test_a_long_video_takes_the_memory_of_a_batch(clip: Path, files: list[Path]) -> None:
     """Frames in files, too."""
 
