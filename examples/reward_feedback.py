@@ -24,9 +24,9 @@ TRAINING_STEPS = 40
 TINY: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
-def open_pipeline() -> StableDiffusionPipeline:
+def open_pipeline() -> Any:
     """The model to train, with LoRA weights. Yours: StableDiffusionPipeline.from_pretrained("..."), on the GPU."""
-    pipeline = StableDiffusionPipeline(
+    pipeline: Any = StableDiffusionPipeline(
         vae=AutoencoderKL(
             block_out_channels=(16, 32),
             down_block_types=("DownEncoderBlock2D",) * 2,
@@ -100,7 +100,7 @@ def clip_tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(vocab=vocabulary, merges=list(known.bpe_ranks), model_max_length=77)
 
 
-def generate(pipeline: StableDiffusionPipeline, prompts: list[str], seed: int) -> torch.Tensor:
+def generate(pipeline: Any, prompts: list[str], seed: int) -> torch.Tensor:
     """Images (N, 3, H, W) in [0, 1], with a gradient through the last steps where gradients are on."""
     unet, vae, scheduler = pipeline.unet, pipeline.vae, pipeline.scheduler
     with torch.no_grad():
@@ -117,7 +117,7 @@ def generate(pipeline: StableDiffusionPipeline, prompts: list[str], seed: int) -
     return (decoded / 2 + 0.5).clamp(0, 1)
 
 
-def mean_reward(pipeline: StableDiffusionPipeline, rewards: CompositeReward) -> float:
+def mean_reward(pipeline: Any, rewards: CompositeReward) -> float:
     """Of the same prompts and seeds before and after, which are none of those in training."""
     with torch.no_grad():
         images = torch.cat([generate(pipeline, PROMPTS, seed) for seed in range(1_000_000, 1_000_004)])

@@ -15,7 +15,7 @@ from flux_rewards.registry import _BUILTIN
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+EXAMPLES = [path for path in sorted((ROOT / "examples").glob("*.py")) if path.stem != "reward_feedback"]  # has its own
 
 
 def blocks(page: Path, language: str) -> list[str]:

@@ -28,7 +28,7 @@ def tokenizer(folder: Path, context: int = 77) -> None:
     trained.train_from_iterator([WORDS, *("abcdefghijklmnopqrstuvwxyz.,!?'\"-")], trainer)
     state = json.loads(trained.to_str())["model"]
     vocab = state["vocab"]
-    merges = [tuple(merge) if isinstance(merge, list) else tuple(merge.split()) for merge in state["merges"]]
+    merges: Any = [tuple(merge) if isinstance(merge, list) else tuple(merge.split()) for merge in state["merges"]]
     CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=context).save_pretrained(folder)
 
 
@@ -94,7 +94,8 @@ def open_clip_state(size: int = 32, seed: int = 0) -> dict[str, torch.Tensor]:
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 torch.nn.init.normal_(parameter, std=0.1)
-    return model.state_dict()
+    state: dict[str, torch.Tensor] = model.state_dict()
+    return state
 
 
 def open_clip_folder(folder: Path, *, size: int = 32, seed: int = 0) -> Path:
@@ -142,7 +143,7 @@ def dino(folder: Path, kind: str = "dinov2") -> Path:
                 torch.nn.init.normal_(parameter, std=0.2)
     model.save_pretrained(folder)
     if kind == "dinov2":
-        processor = BitImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 28, "width": 28})
+        processor: Any = BitImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 28, "width": 28})
     else:
         processor = ViTImageProcessor(size={"height": 28, "width": 28}, resample=3)
     processor.save_pretrained(folder)
