@@ -1,6 +1,7 @@
 """Linear layers on a CPU: the same sums, and the same gradients, by another kernel."""
 
 import copy
+from typing import Any
 
 import torch
 from transformers import CLIPVisionConfig, CLIPVisionModel
@@ -11,7 +12,12 @@ from flux_rewards.models.cpu_linear import quick_on_cpu
 def test_a_transformer_gives_the_same_states_and_gradients() -> None:
     """In float32, to rounding; its weights are the ones that it had."""
     torch.manual_seed(0)
-    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes: dict[str, Any] = {
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
     plain = CLIPVisionModel(CLIPVisionConfig(**sizes, image_size=32, patch_size=8)).eval().requires_grad_(False)
     quick = copy.deepcopy(plain)
     quick_on_cpu(quick)
