@@ -16,7 +16,6 @@ def test_a_transformer_gives_the_same_states_and_gradients() -> None:
         "hidden_size": 64,
         "intermediate_size": 128,
         "num_hidden_layers": 2,
-        "num_attention_heads": 2,
     }
     plain = (
         CLIPVisionModel(CLIPVisionConfig(**sizes, num_attention_heads=2, image_size=32, patch_size=8))
