@@ -79,7 +79,7 @@ def growth(who: str, count: int, folder: Path, setting: Setting) -> int:
         reward = PickScore(str(folder), processor_name_or_path=str(folder), **options)
 
         def score(count: int) -> Any:
-            return reward([Sample(prompts[row], image=Image.open(images[row])) for row in range(count)])
+            return reward([Sample(prompts[row], image=images[row]) for row in range(count)])
 
     score(2)
     before = settle(setting)
