@@ -59,6 +59,16 @@ if TYPE_CHECKING:
     from flux_rewards.rewards.image.aesthetic import AestheticScore as AestheticScore
     from flux_rewards.rewards.image.image_reward import ImageReward as ImageReward
     from flux_rewards.rewards.image.vqa_score import VQAScore as VQAScore
+    from flux_rewards.rewards.judges.yes_no import YesNoJudge as YesNoJudge
+    from flux_rewards.rewards.judges.rating import RatingJudge as RatingJudge
+    from flux_rewards.rewards.judges.rubric import RubricJudge as RubricJudge
+    from flux_rewards.rewards.judges.pairwise import PairwiseJudge as PairwiseJudge
+    from flux_rewards.rewards.judges.ranking import RankingJudge as RankingJudge
+    from flux_rewards.rewards.judges.vllm_evaluate import VLLMEvaluate as VLLMEvaluate
+    from flux_rewards.rewards.judges.rational_rewards import RationalRewardsT2I as RationalRewardsT2I
+    from flux_rewards.rewards.judges.rational_rewards import RationalRewardsEdit as RationalRewardsEdit
+    from flux_rewards.rewards.judges.unified_reward import UnifiedReward as UnifiedReward
+    from flux_rewards.rewards.judges.unified_reward import UnifiedRewardPairwise as UnifiedRewardPairwise
     from flux_rewards.rewards.image.similarity import ImageSimilarity as ImageSimilarity
     from flux_rewards.rewards.image.jpeg import (
         JPEGCompressibility as JPEGCompressibility,
@@ -167,6 +177,16 @@ _HOMES = {
     "TemporalFlicker": "flux_rewards.rewards.video.flicker",
     "FrameConsistency": "flux_rewards.rewards.video.consistency",
     "MotionAmount": "flux_rewards.rewards.video.motion",
+    "YesNoJudge": "flux_rewards.rewards.judges.yes_no",
+    "RatingJudge": "flux_rewards.rewards.judges.rating",
+    "RubricJudge": "flux_rewards.rewards.judges.rubric",
+    "PairwiseJudge": "flux_rewards.rewards.judges.pairwise",
+    "RankingJudge": "flux_rewards.rewards.judges.ranking",
+    "VLLMEvaluate": "flux_rewards.rewards.judges.vllm_evaluate",
+    "RationalRewardsT2I": "flux_rewards.rewards.judges.rational_rewards",
+    "RationalRewardsEdit": "flux_rewards.rewards.judges.rational_rewards",
+    "UnifiedReward": "flux_rewards.rewards.judges.unified_reward",
+    "UnifiedRewardPairwise": "flux_rewards.rewards.judges.unified_reward",
 }
 
 __all__ = [
@@ -211,9 +231,14 @@ __all__ = [
     "Normalize",
     "NumericAnswerReward",
     "OCRReward",
+    "PairwiseJudge",
     "Pending",
     "PickScore",
     "Product",
+    "RankingJudge",
+    "RatingJudge",
+    "RationalRewardsEdit",
+    "RationalRewardsT2I",
     "RegexReward",
     "RemoteError",
     "RepetitionPenalty",
@@ -223,6 +248,7 @@ __all__ = [
     "RewardFunction",
     "RewardOutput",
     "RewardStats",
+    "RubricJudge",
     "Sample",
     "Scale",
     "TemporalFlicker",
@@ -231,10 +257,14 @@ __all__ = [
     "TokenKeywordReward",
     "Trajectory",
     "UnaryCombinator",
+    "UnifiedReward",
+    "UnifiedRewardPairwise",
     "UnknownRewardError",
+    "VLLMEvaluate",
     "VQAScore",
     "VideoReward",
     "WeightsError",
+    "YesNoJudge",
     "__version__",
     "list_rewards",
     "load_rewards",

@@ -120,14 +120,15 @@ def compute(chunk: Chunk) -> Scored:
         except TimeoutError as error:
             return chunk.failure(error)
         run.in_line = False
-    outer, around = this_thread.busy, this_thread.shared
-    this_thread.busy, this_thread.shared = (*outer, id(reward)), run.shared
+    before = this_thread.busy, this_thread.shared, this_thread.stopped, this_thread.stop_at_failure
+    this_thread.busy, this_thread.shared = (*this_thread.busy, id(reward)), run.shared
+    this_thread.stopped, this_thread.stop_at_failure = run.stopped, chunk.stop_at_failure
     started = time.perf_counter()
     try:
         return reward.score_chunk(chunk.samples, chunk.positions, stop_at_failure=chunk.stop_at_failure)
     finally:
         run.stats.calls += 1
         run.stats.seconds += time.perf_counter() - started
-        this_thread.busy, this_thread.shared = outer, around
+        this_thread.busy, this_thread.shared, this_thread.stopped, this_thread.stop_at_failure = before
         if lane is not None:
             lane.unshare()

@@ -306,7 +306,7 @@ def _entry(reward: RewardFunction, *, weight: float | None = None) -> dict[str, 
             continue  # the part has a name
         if key == "batch_size" and batch_size is not None:
             continue  # the wrapper's holds
-        if key not in _OBJECT_KEYS:
+        if key not in _OBJECT_KEYS and key not in reward.secret_parameters:
             entry[key] = _plain(key, value, reward)
     return entry
 

@@ -197,12 +197,16 @@ def _read_list(rows: Sequence[Any], reward: str, indices: Sequence[int]) -> Rows
     causes: list[Exception | None] = [None] * len(rows)
     tokens: list[NDArray[np.float64] | None] = [None] * len(rows)
     metadata: list[Mapping[str, Any]] = [{} for _ in rows]
+    parts: dict[int, Mapping[str, float | None]] = {}
     for row, value in enumerate(rows):
         if isinstance(value, Exception):
             causes[row] = value
         elif isinstance(value, RewardOutput):
             values[row], metadata[row] = value.reward, value.metadata
             finite[row] = not value.applies or math.isfinite(value.reward)
+            if value.parts:
+                parts[row] = value.parts
+                finite[row] &= all(part is None or math.isfinite(part) for part in value.parts.values())
             if value.error is not None:
                 causes[row] = ComputeError(value.error)
             elif value.token_rewards is not None and value.applies:
@@ -218,7 +222,19 @@ def _read_list(rows: Sequence[Any], reward: str, indices: Sequence[int]) -> Rows
                 ) from error
             finite[row] = math.isfinite(values[row])
     has_tokens = any(entry is not None for entry in tokens)
-    return _without_overflow(values, causes, finite, tokens if has_tokens else None, metadata)
+    read = _without_overflow(values, causes, finite, tokens if has_tokens else None, metadata)
+    return Rows(replace(read.batch, parts=_parts(parts, read.batch)), read.causes) if parts else read
+
+
+def _parts(parts: Mapping[int, Mapping[str, float | None]], batch: RewardBatch) -> dict[str, RewardBatch]:
+    """The rows' parts by column; where a row failed, all parts failed with it."""
+    columns: dict[str, NDArray[np.float64]] = {}
+    for row, of_row in parts.items():
+        for name, value in of_row.items():
+            column = columns.setdefault(name, np.full(len(batch), np.nan))
+            if value is not None and row not in batch.errors:
+                column[row] = value
+    return {name: RewardBatch(column, errors=dict(batch.errors)) for name, column in columns.items()}
 
 
 def _without_overflow(

@@ -155,9 +155,11 @@ class RewardOutput:
         token_rewards: One value a token of the response, the dense view of the same signal; never added to `reward`.
         metadata: Anything worth keeping beside the score.
         error: Why the score could not be computed; then `reward` is NaN.
+        parts: What the score is made of, by name, such as the aspects of a rubric; None for one that does not apply.
+            They become `RewardBatch.parts`.
 
     Raises:
-        ContractError: `reward` is not a number.
+        ContractError: `reward`, or a part, is not a number.
 
     Examples:
         >>> RewardOutput(1, metadata={"raw": 3}).reward
@@ -168,6 +170,7 @@ class RewardOutput:
     token_rewards: Sequence[float] | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     error: str | None = None
+    parts: Mapping[str, float | None] = field(default_factory=dict)
     applies: bool = field(init=False, repr=False, compare=False, default=True)
 
     def __post_init__(self) -> None:
@@ -175,14 +178,10 @@ class RewardOutput:
         self.applies = given is not None
         noted: Any = self.metadata
         self.metadata = {} if noted is None else noted
-        if hasattr(given, "detach"):  # a tensor that requires a gradient warns when it is read
-            given = given.detach()
-        if given is None or self.error is not None:
-            self.reward = float("nan")
-        elif isinstance(given, (str, bytes)) or not hasattr(given, "__float__"):
-            raise ContractError(f"a reward is a number or None, found {brief(given)}")
-        else:
-            self.reward = float(given)
+        self.reward = float("nan") if given is None or self.error is not None else _number(given, "a reward")
+        self.parts = {
+            name: None if value is None else _number(value, f"the part {name!r}") for name, value in self.parts.items()
+        }
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -246,6 +245,10 @@ class RewardBatch:
             token_rewards=None if self.token_rewards is None else self.token_rewards[position],  # type: ignore[arg-type]
             metadata=self.metadata[position],
             error=self.errors.get(position),
+            parts={
+                name: None if np.isnan(part.rewards[position]) else float(part.rewards[position])
+                for name, part in self.parts.items()
+            },
         )
 
     def __repr__(self) -> str:
@@ -323,6 +326,14 @@ class RewardBatch:
             dict(sorted(errors.items())),
             {name: RewardBatch.scatter(count, of_part) for name, of_part in parts.items()},
         )
+
+
+def _number(given: Any, what: str) -> float:
+    if hasattr(given, "detach"):  # a tensor that requires a gradient warns when it is read
+        given = given.detach()
+    if isinstance(given, (str, bytes)) or not hasattr(given, "__float__"):
+        raise ContractError(f"{what} is a number or None, found {brief(given)}")
+    return float(given)
 
 
 def _is_set(value: Any) -> bool:

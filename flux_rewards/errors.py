@@ -113,6 +113,7 @@ class RemoteError(ComputeError):
         message: What happened.
         retryable: Whether the status says that a later call may succeed.
         retry_after: Seconds that the server asked to wait, where it did.
+        status: The HTTP status of the answer, where there was one.
         reward: Name of the reward.
         index: Position of the sample.
     """
@@ -123,16 +124,40 @@ class RemoteError(ComputeError):
         *,
         retryable: bool = False,
         retry_after: float | None = None,
+        status: int | None = None,
         reward: str | None = None,
         index: int | None = None,
     ) -> None:
         super().__init__(message, reward=reward, index=index)
         self.retryable = retryable
         self.retry_after = retry_after
+        self.status = status
 
 
 class JudgeError(ComputeError):
-    """A judge's verdict cannot be read."""
+    """A judge's verdict cannot be read.
+
+    Args:
+        message: What was expected, and the reply, cut short.
+        problem: In one word: ``"unreadable"``, ``"ambiguous"``, ``"out_of_range"``, ``"truncated"``, ``"refused"``,
+            ``"missing"``, ``"unknown_id"`` or ``"no_logprobs"``.
+        retryable: Whether another reply may be another one, since the judge samples.
+        reward: Name of the reward.
+        index: Position of the sample.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        problem: str = "unreadable",
+        *,
+        retryable: bool = False,
+        reward: str | None = None,
+        index: int | None = None,
+    ) -> None:
+        super().__init__(message, reward=reward, index=index)
+        self.problem = problem
+        self.retryable = retryable
 
 
 def close_match(word: str, known: Iterable[str]) -> str:

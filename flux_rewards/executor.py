@@ -214,11 +214,8 @@ def _job(reward: Node, timeout: float | None) -> Job:
 
 
 def _wide(tasks: Sequence[Task]) -> set[int]:
-    """The leaves with several chunks, of which several may be in flight."""
-    counts: dict[int, int] = {}
-    for task in tasks:
-        counts[id(task.leaf)] = counts.get(id(task.leaf), 0) + (task.leaf.reward.num_workers > 1)
-    return {leaf for leaf, count in counts.items() if count > 1}
+    """The leaves of which several calls may be in flight, where there is anything beside which they could be."""
+    return {id(task.leaf) for task in tasks if task.leaf.reward.num_workers > 1} if len(tasks) > 1 else set()
 
 
 def _in_turn(tasks: Sequence[Task]) -> list[Task]:

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import re
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from flux_rewards.fingerprint import same
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Parametrised", "accepted_parameters"]
+__all__ = ["LeftBehind", "Parametrised", "accepted_parameters"]
+
+
+class LeftBehind:
+    """What stands for a credential in an object that came out of a pickle."""
+
+    def __repr__(self) -> str:
+        return "'...'"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LeftBehind)
+
+    def __hash__(self) -> int:
+        return hash(LeftBehind)
 
 
 def accepted_parameters(kind: Callable[..., Any]) -> dict[str, inspect.Parameter]:
@@ -50,6 +64,8 @@ class Parametrised:
 
     settings: ClassVar[tuple[str, ...]] = ()
     """Attributes that may also be set after construction, and that travel with the object."""
+    secret_parameters: ClassVar[Sequence[str]] = ()
+    """Credentials, given by keyword: a pickle and a configuration leave them out."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Capture the arguments."""
@@ -84,7 +100,9 @@ class Parametrised:
         """What may have been set since: the settings, and plain attributes that have a parameter's name."""
         held = vars(self)
         state = {name: held[name] for name in self.settings if name in held}
-        named = {name: held[name] for name in self.all_parameters if name in held}
+        named = {
+            name: held[name] for name in self.all_parameters if name in held and name not in self.secret_parameters
+        }
         return state | {
             name: value for name, value in named.items() if isinstance(value, (bool, int, float, str, type(None)))
         }
@@ -102,7 +120,21 @@ class Parametrised:
         return hash(type(self))  # equal objects have one type; parameters need not be hashable
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), *vars(self)["_flux_arguments"], self._state())
+        args, kwargs = vars(self)["_flux_arguments"]
+        kept = {
+            name: LeftBehind() if name in self.secret_parameters and value is not None else value
+            for name, value in kwargs.items()
+        }
+        return _rebuild, (type(self), args, kept, self._state())
+
+    def __copy__(self) -> Self:
+        args, kwargs = vars(self)["_flux_arguments"]
+        return cast("Self", _rebuild(type(self), args, kwargs, self._state()))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        args, kwargs = vars(self)["_flux_arguments"]
+        given = copy.deepcopy((args, kwargs, self._state()), memo)
+        return cast("Self", _rebuild(type(self), *given))
 
 
 _SECRET = re.compile(r"_?(api|access|private)_?key$|secret|password|credential|(^|_)token$", re.IGNORECASE)

@@ -14,7 +14,7 @@ from flux_rewards.data import MEDIA_FIELDS, Sample
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Produced", "adopted", "beside", "produced"]
+__all__ = ["Produced", "adopted", "adopter", "beside", "produced"]
 
 Produced = dict[int, "torch.cuda.Event"]
 """By device: when the producer's work so far is done there."""
@@ -68,20 +68,29 @@ def _beside(marks: Produced) -> Iterator[None]:
 
 def adopted() -> AbstractContextManager[object]:
     """The calling thread's device, stream and gradient mode, for a helper thread to enter in its place."""
+    return adopter()()
+
+
+def adopter() -> Callable[[], AbstractContextManager[object]]:
+    """The same for any number of helper threads: each call makes a context for one of them."""
     torch = sys.modules.get("torch")
     if torch is None:
-        return _NOWHERE
-    stack = contextlib.ExitStack()
+        return lambda: _NOWHERE
     grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
     stream = torch.cuda.current_stream() if torch.cuda.is_initialized() else None
 
-    def enter() -> None:
-        stack.enter_context(torch.inference_mode(inference))
-        stack.enter_context(torch.set_grad_enabled(grad))
-        if stream is not None:
-            stack.enter_context(torch.cuda.stream(stream))  # and its device
+    def adopt() -> AbstractContextManager[object]:
+        stack = contextlib.ExitStack()
 
-    return _Entered(enter, stack)
+        def enter() -> None:
+            stack.enter_context(torch.inference_mode(inference))
+            stack.enter_context(torch.set_grad_enabled(grad))
+            if stream is not None:
+                stack.enter_context(torch.cuda.stream(stream))  # and its device
+
+        return _Entered(enter, stack)
+
+    return adopt
 
 
 class _Entered(AbstractContextManager[object]):

@@ -41,6 +41,10 @@ class _ThisThread(threading.local):
     """Whether it is a worker that has nothing more to do: what it submits now it can take up itself."""
     shared: dict[Any, Any] | None = None
     """What the rewards of the batch that it scores may share; None where there is no such thing."""
+    stopped: Stop | None = None
+    """Set when nobody wants the result of its call any more: a long wait should end then."""
+    stop_at_failure: bool = False
+    """Whether one failed sample makes the rest of its call worthless."""
 
 
 this_thread = _ThisThread()

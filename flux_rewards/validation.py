@@ -8,7 +8,7 @@ from typing import Any
 
 from flux_rewards.errors import ConfigError, brief, close_match
 
-__all__ = ["interval", "number", "one_of", "texts", "whole_number"]
+__all__ = ["checked_text", "interval", "number", "one_of", "texts", "whole_number"]
 
 
 def number(
@@ -73,6 +73,18 @@ def one_of(value: Any, parameter: str, reward: str, known: Sequence[str]) -> str
         hint = close_match(value, known) if isinstance(value, str) else ""
         raise ConfigError(f"{parameter} must be one of {', '.join(known)}, found {brief(value)}{hint}", reward=reward)
     return str(value)
+
+
+def checked_text(value: Any, parameter: str, reward: str) -> str:
+    """A text that is not blank.
+
+    Examples:
+        >>> checked_text("Score", "label", "judge")
+        'Score'
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigError(f"{parameter} must be a text, found {brief(value)}", reward=reward)
+    return value
 
 
 def texts(value: Any, parameter: str, reward: str) -> list[str]:

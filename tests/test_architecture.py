@@ -15,7 +15,7 @@ PACKAGE = Path(flux_rewards.__file__).parent
 FLOORS: list[list[str]] = [
     ["errors", "sqlite_handle"],
     ["fingerprint", "callables", "validation", "lanes", "naming", "stats", "transience", "threads", "store"],
-    ["data", "parameters", "meaning"],
+    ["data", "parameters", "meaning", "event_loop", "backoff", "shared"],
     ["grouping"],
     ["media", "contract", "streams"],
     ["chunks"],
@@ -26,7 +26,7 @@ FLOORS: list[list[str]] = [
     ["views", "gradients"],
     ["base"],
     ["combinator"],
-    ["composite", "transforms", "groups", "wrappers", "buffer", "models"],
+    ["composite", "transforms", "groups", "wrappers", "buffer", "models", "chat"],
     ["rewards"],
     ["registry"],
     ["config_file"],
@@ -36,7 +36,7 @@ FLOORS: list[list[str]] = [
     ["cli"],
 ]
 # Within these packages, files build on one another.
-HOUSES_OF_THEIR_OWN = {"rewards", "cli", "report", "media", "wrappers", "models", "verification"}
+HOUSES_OF_THEIR_OWN = {"rewards", "cli", "report", "media", "wrappers", "models", "verification", "chat"}
 
 
 def module_names() -> list[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from flux_rewards.models.placement import device_of, dtype_of, frozen
-from flux_rewards.models.shared import shared
 from flux_rewards.models.weights import blank, load_exactly, read_tensors
+from flux_rewards.shared import shared
 
 if TYPE_CHECKING:
     import torch

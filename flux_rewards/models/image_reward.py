@@ -16,7 +16,7 @@ from flux_rewards.errors import WeightsError
 from flux_rewards.models.image_reward_weights import load_image_reward_network
 from flux_rewards.models.placement import device_of, dtype_of, frozen, mixed_precision
 from flux_rewards.models.preprocessing import Preprocessing
-from flux_rewards.models.shared import shared
+from flux_rewards.shared import shared
 
 if TYPE_CHECKING:
     import torch

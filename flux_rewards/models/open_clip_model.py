@@ -11,8 +11,8 @@ from flux_rewards.errors import ConfigError, MissingDependencyError, WeightsErro
 from flux_rewards.models.dual_encoder import DualEncoder
 from flux_rewards.models.placement import device_of, dtype_of, frozen
 from flux_rewards.models.preprocessing import Preprocessing
-from flux_rewards.models.shared import shared
 from flux_rewards.models.weights import blank, load_exactly, read_tensors
+from flux_rewards.shared import shared
 
 if TYPE_CHECKING:
     import torch

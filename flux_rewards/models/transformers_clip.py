@@ -11,7 +11,7 @@ from flux_rewards.models.dual_encoder import DualEncoder
 from flux_rewards.models.loading import load_transformers
 from flux_rewards.models.placement import device_of, dtype_of
 from flux_rewards.models.preprocessing import Preprocessing
-from flux_rewards.models.shared import shared
+from flux_rewards.shared import shared
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ from flux_rewards.models.features import ImageEncoder
 from flux_rewards.models.loading import load_transformers
 from flux_rewards.models.placement import device_of, dtype_of
 from flux_rewards.models.preprocessing import Preprocessing
-from flux_rewards.models.shared import shared
+from flux_rewards.shared import shared
 
 if TYPE_CHECKING:
     import torch

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from flux_rewards.errors import ConfigError, ContractError, InputError, WeightsError
 from flux_rewards.models.loading import load_transformers
 from flux_rewards.models.placement import device_of, dtype_of, mixed_precision
-from flux_rewards.models.shared import shared
+from flux_rewards.shared import shared
 from flux_rewards.threads import RenewedLock
 
 if TYPE_CHECKING:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import itertools
-import random
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from flux_rewards.backoff import pause_before
 from flux_rewards.callables import resolve_callable
 from flux_rewards.contract import Scored
 from flux_rewards.errors import ConfigError, brief
@@ -78,7 +78,6 @@ class Retry(CallWrapper):
         if sleep is not None and not isinstance(sleep, str) and not callable(sleep):
             raise ConfigError(f"sleep must be callable or a dotted path, found {brief(sleep)}", reward=self.label)
         self.sleep = sleep
-        self._random = random.Random()  # noqa: S311  # its own: the caller's generator is left alone
 
     def around(self, chunk: Chunk, proceed: Proceed) -> Scored:
         """Try, and try again."""
@@ -110,10 +109,8 @@ class Retry(CallWrapper):
         return scored
 
     def _pause(self, attempt: int, asked: list[float | None]) -> float:
-        longest = min(self.wait * 2.0 ** min(attempt - 1, 60), self.max_wait)
-        own = longest * (1 + self._random.random()) / 2
-        longest_asked = max([own, *(seconds + own / 10 for seconds in asked if seconds is not None)])
-        return min(longest_asked, threading.TIMEOUT_MAX)
+        pause = pause_before(attempt, wait=self.wait, max_wait=self.max_wait, asked=asked)
+        return min(pause, threading.TIMEOUT_MAX)
 
     def _rest(self, chunk: Chunk, seconds: float) -> None:
         if self.sleep is not None:

@@ -10,7 +10,7 @@ import numpy as np
 from flux_rewards.errors import MissingDependencyError, WeightsError
 from flux_rewards.media import unit_range
 from flux_rewards.models.placement import device_of
-from flux_rewards.models.shared import shared
+from flux_rewards.shared import shared
 
 if TYPE_CHECKING:
     import torch

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from flux_rewards.errors import MissingDependencyError, WeightsError
 from flux_rewards.models.faces.alignment import CROP_SIZE
 from flux_rewards.models.placement import device_of, dtype_of, frozen, mixed_precision
-from flux_rewards.models.shared import shared
 from flux_rewards.models.weights import blank
+from flux_rewards.shared import shared
 
 if TYPE_CHECKING:
     import torch

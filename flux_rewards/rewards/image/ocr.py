@@ -17,8 +17,8 @@ from flux_rewards.base import RewardFunction, RewardOptions
 from flux_rewards.callables import resolve_callable
 from flux_rewards.data import RewardOutput
 from flux_rewards.errors import ConfigError, ContractError, InputError, MissingDependencyError, brief
-from flux_rewards.models.shared import shared
 from flux_rewards.rewards.text.edit_distance import edit_distance
+from flux_rewards.shared import shared
 from flux_rewards.threads import RenewedLock
 
 if TYPE_CHECKING:

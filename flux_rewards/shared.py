@@ -1,4 +1,4 @@
-"""One model for all who name the same one."""
+"""One object for all who name the same one: a model, a client."""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from multiprocessing.connection import Connection
 
 import pytest
 
-from flux_rewards.models import shared as module
-from flux_rewards.models.shared import shared
+from flux_rewards import shared as module
+from flux_rewards.shared import shared
 
 
 class Model:

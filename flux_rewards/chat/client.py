@@ -1,0 +1,150 @@
+"""A client of an OpenAI-compatible endpoint, shared by all who name the same one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from flux_rewards.backoff import pause_before
+from flux_rewards.chat.limits import Limits
+from flux_rewards.chat.reply import Reply, clipped, read_reply
+from flux_rewards.errors import RemoteError
+from flux_rewards.event_loop import close_on
+from flux_rewards.shared import shared
+from flux_rewards.transience import is_transient, retry_after
+
+__all__ = ["ChatClient", "Endpoint", "Messages", "client_of"]
+
+Messages = Sequence[Mapping[str, Any]]
+
+LARGEST_BODY = 16 * 2**20
+"""Bytes of an answer; a verdict has a few thousand."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a chat model is served, and how much may be asked of it at a time.
+
+    Attributes:
+        url: Base URL of the API, such as ``http://localhost:8000/v1``.
+        api_key: Sent with each request, and shown nowhere.
+        max_concurrent: Requests in flight.
+        requests_per_minute: Requests that begin in any 60 seconds; None for any number.
+    """
+
+    url: str
+    api_key: str = field(repr=False)
+    max_concurrent: int = 64
+    requests_per_minute: int | None = None
+
+
+def client_of(endpoint: Endpoint) -> ChatClient:
+    """The client of an endpoint in this process: one, as long as anybody holds it."""
+    return shared((ChatClient, os.getpid(), endpoint), lambda: ChatClient(endpoint))
+
+
+class ChatClient:
+    """Asks an endpoint; on the library's event loop only.
+
+    Args:
+        endpoint: Which one.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        from openai import AsyncOpenAI  # noqa: PLC0415  # a second, for those who ask a judge
+
+        self.endpoint = endpoint
+        self.limits = Limits(endpoint.max_concurrent, endpoint.requests_per_minute)
+        self._openai = AsyncOpenAI(base_url=endpoint.url, api_key=endpoint.api_key, max_retries=0)
+        close_on(self, self._openai.close)
+
+    async def ask(
+        self,
+        build: Callable[[], Awaitable[Messages]],
+        request: Mapping[str, Any],
+        *,
+        timeout: float,
+        max_retries: int,
+        until: float,
+    ) -> Reply:
+        """Ask, and ask again where a failure may pass: 408, 409, 429, 5xx and what happens on the way.
+
+        Args:
+            build: Makes the messages, once there is a place for the request: images need memory.
+            request: All else of the request's JSON.
+            timeout: Seconds for one request and its answer to the last byte.
+            max_retries: Requests after the first.
+            until: When it is too late to begin, by the loop's clock.
+
+        Raises:
+            RemoteError: There was no answer, or one that is an error.
+        """
+        async with self.limits.slots:
+            messages = await build()
+            attempt = 0
+            while True:
+                attempt += 1
+                await self.limits.turn(until)
+                outcome = await self._once(messages, request, timeout)
+                if isinstance(outcome, Reply):
+                    return replace(outcome, attempts=attempt)
+                if not outcome.retryable or attempt > max_retries:
+                    raise _noting(outcome, f"attempt {attempt} of {max_retries + 1}" if outcome.retryable else "")
+                pause = pause_before(attempt, wait=0.5, max_wait=30.0, asked=[outcome.retry_after])
+                if asyncio.get_running_loop().time() + pause > until:
+                    raise _noting(outcome, f"the next attempt, in {pause:.0f} s, would be after the deadline")
+                if outcome.retry_after is not None:
+                    self.limits.pause(outcome.retry_after)
+                await asyncio.sleep(pause)
+
+    async def _once(self, messages: Messages, request: Mapping[str, Any], timeout: float) -> Reply | RemoteError:
+        """One request. A failure is returned: an error raised here would drag the SDK's along, and its headers."""
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        try:
+            body = await asyncio.wait_for(self._body(messages, request, timeout), timeout)
+            secret = self.endpoint.api_key.encode()
+            body = body.replace(secret, b"[key]") if len(secret) > 5 else body
+            return replace(read_reply(body, url=self.endpoint.url), latency=clock() - started)
+        except RemoteError as error:
+            failure = RemoteError(str(error), retryable=error.retryable)
+        except asyncio.TimeoutError:
+            failure = RemoteError(f"{self.endpoint.url} did not answer within {timeout:g} s", retryable=True)
+        except Exception as error:  # noqa: BLE001  # the SDK's, its transport's: each is read for what it says
+            status = getattr(error, "status_code", None)
+            says = clipped(f"{getattr(error, 'message', None) or error}")
+            cause = f": {type(error.__cause__).__name__}: {error.__cause__}" if error.__cause__ is not None else ""
+            what = f"answered {status}" if status is not None else f"could not be asked ({type(error).__name__})"
+            message = f"{self.endpoint.url} {what}: {says}{cause}"
+            failure = RemoteError(message, retryable=is_transient(error), retry_after=retry_after(error), status=status)
+        failure.args = (self._without_key(failure.args[0]),)
+        return failure
+
+    async def _body(self, messages: Messages, request: Mapping[str, Any], timeout: float) -> bytes:
+        """The answer, read as it is: the SDK would take any JSON for a completion, and a page of HTML for text."""
+        rest = dict(request)
+        received = bytearray()
+        async with self._openai.chat.completions.with_streaming_response.create(
+            model=rest.pop("model"),
+            messages=messages,  # type: ignore[arg-type]  # one of a dozen typed dicts
+            extra_body=rest,
+            timeout=timeout,
+        ) as response:
+            async for piece in response.iter_bytes():
+                received += piece
+                if len(received) > LARGEST_BODY:
+                    raise RemoteError(f"{self.endpoint.url} answered with more than {LARGEST_BODY >> 20} MiB")
+        return bytes(received)
+
+    def _without_key(self, text: str) -> str:
+        """A server may send back what it was sent."""
+        return text.replace(self.endpoint.api_key, "[key]") if len(self.endpoint.api_key) > 5 else text
+
+
+def _noting(error: RemoteError, note: str) -> RemoteError:
+    if note:
+        error.args = (f"{error.args[0]} ({note})",)
+    return error

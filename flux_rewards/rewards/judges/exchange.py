@@ -1,0 +1,206 @@
+"""The requests of one call of a judge, side by side, under one deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from flux_rewards.chat.reply import Reply, clipped
+from flux_rewards.errors import JudgeError, RemoteError
+from flux_rewards.event_loop import run_in_background
+from flux_rewards.threads import this_thread
+
+if TYPE_CHECKING:
+    from flux_rewards.chat.client import ChatClient, Messages
+
+__all__ = ["Exchange", "Verdict", "side_by_side"]
+
+T = TypeVar("T")
+
+_FOR_ALL = (401, 403, 404)
+"""Statuses that say nothing about a sample: the key, the address or the model's name is wrong."""
+
+
+@dataclass(frozen=True)
+class Verdict(Generic[T]):
+    """What was read from a reply, and what it took.
+
+    Attributes:
+        value: What was read.
+        reply: The reply.
+        attempts: Requests, those before that failed or could not be read too.
+        prompt_tokens: Of all replies.
+        completion_tokens: Of all replies.
+    """
+
+    value: T
+    reply: Reply
+    attempts: int
+    prompt_tokens: int | None
+    completion_tokens: int | None
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What a sample's metadata say of it."""
+        return {
+            "verdict": clipped(self.reply.text, 500),
+            "tokens": {"prompt": self.prompt_tokens, "completion": self.completion_tokens},
+            "latency": round(self.reply.latency, 4),
+            "attempts": self.attempts,
+        }
+
+
+class Exchange:
+    """How the samples of one call ask.
+
+    Args:
+        client: Whom.
+        request: All of a request but its messages.
+        timeout: Seconds for one request.
+        max_retries: Further requests after a failure that may pass.
+        retry_unreadable: Further requests after a reply that cannot be read.
+        until: When it is too late, by the loop's clock.
+        adopt: What a thread that encodes images enters, to stand in for the calling one.
+    """
+
+    def __init__(
+        self,
+        client: ChatClient,
+        request: Mapping[str, Any],
+        *,
+        timeout: float,
+        max_retries: int,
+        retry_unreadable: int,
+        until: float,
+        adopt: Callable[[], AbstractContextManager[object]],
+    ) -> None:
+        self._adopt = adopt
+        self._client = client
+        self._request = request
+        self._timeout, self._max_retries, self._until = timeout, max_retries, until
+        self._retry_unreadable = retry_unreadable
+        self._samples_replies = request.get("temperature") != 0
+
+    async def ask(
+        self,
+        build: Callable[[], Messages],
+        read: Callable[[Reply], T],
+        extra: Mapping[str, Any] | None = None,
+        *,
+        slow_to_build: bool = False,
+    ) -> Verdict[T]:
+        """Ask, and read the reply.
+
+        Args:
+            build: Makes the messages.
+            read: Reads the reply; raises a `JudgeError` where it cannot be read.
+            extra: More of the request.
+            slow_to_build: There are images to encode, which is done in another thread.
+
+        Raises:
+            RemoteError: There was no answer.
+            JudgeError: No reply could be read; the message has the last one, cut short.
+        """
+
+        def built() -> Messages:
+            with self._adopt():
+                return build()
+
+        async def messages() -> Messages:
+            return await asyncio.to_thread(built) if slow_to_build else build()
+
+        attempts, spent = 0, []
+        for turn in itertools.count(1):
+            reply = await self._client.ask(
+                messages,
+                {**self._request, **(extra or {})},
+                timeout=self._timeout,
+                max_retries=self._max_retries,
+                until=self._until,
+            )
+            attempts += reply.attempts
+            spent.append(reply)
+            try:
+                value = read(reply)
+            except JudgeError as error:
+                problem, why = error.problem, error.args[0]
+            else:
+                return Verdict(value, reply, attempts, _sum(spent, "prompt_tokens"), _sum(spent, "completion_tokens"))
+            if turn > self._retry_unreadable:
+                break
+        times = f" {attempts} requests;" if attempts > 1 else ""
+        said = clipped(reply.text) if reply.text else "nothing"
+        raise JudgeError(f"{why};{times} the reply: {said!r}", problem, retryable=self._samples_replies)
+
+
+def side_by_side(
+    jobs: Sequence[Callable[[Exchange], Awaitable[T]]], start: Callable[[float], Exchange], deadline: float
+) -> list[T | Exception | None]:
+    """Run the jobs of one call on the library's loop, and wait for them.
+
+    Args:
+        jobs: One a sample, say.
+        start: Makes the exchange, from when it is too late by the loop's clock.
+        deadline: Seconds for all of them.
+
+    Returns:
+        For each what it returned or raised; None for those that were given up because another one's failure makes
+        them worthless.
+    """
+    return run_in_background(
+        _all(jobs, start, deadline, stop_at_failure=this_thread.stop_at_failure), this_thread.stopped
+    )
+
+
+async def _all(
+    jobs: Sequence[Callable[[Exchange], Awaitable[T]]],
+    start: Callable[[float], Exchange],
+    deadline: float,
+    *,
+    stop_at_failure: bool,
+) -> list[T | Exception | None]:
+    exchange = start(asyncio.get_running_loop().time() + deadline)
+    tasks: list[asyncio.Task[T | Exception]] = []
+    ended_by: list[Exception] = []
+
+    async def run(job: Callable[[Exchange], Awaitable[T]]) -> T | Exception:
+        try:
+            return await job(exchange)
+        except Exception as error:  # noqa: BLE001  # the row's own
+            for_all = getattr(error, "status", None) in _FOR_ALL
+            worthless = stop_at_failure and not getattr(error, "retryable", False)
+            if (for_all or worthless) and not ended_by:
+                ended_by.append(error)
+                for task in tasks:
+                    if task is not asyncio.current_task():
+                        task.cancel()
+            return error
+
+    tasks += [asyncio.ensure_future(run(job)) for job in jobs]
+    try:
+        if tasks:
+            await asyncio.wait(tasks, timeout=deadline)
+    finally:
+        for task in tasks:
+            task.cancel()
+    rows = await asyncio.gather(*tasks, return_exceptions=True)
+    return [_row(row, ended_by, deadline, len(tasks)) for row in rows]
+
+
+def _row(row: Any, ended_by: Sequence[Exception], deadline: float, count: int) -> Any:
+    if not isinstance(row, asyncio.CancelledError):
+        return row
+    if not ended_by:
+        message = f"not answered within the deadline of {deadline:g} s for all {count} of the call; raise deadline, "
+        return RemoteError(f"{message}or max_concurrent where the endpoint bears it", retryable=True)
+    first = ended_by[0]
+    return first if getattr(first, "status", None) in _FOR_ALL else None
+
+
+def _sum(replies: Sequence[Reply], what: str) -> int | None:
+    counts = [getattr(reply, what) for reply in replies]
+    return None if None in counts else sum(counts)

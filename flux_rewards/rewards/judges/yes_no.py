@@ -1,0 +1,116 @@
+"""How probable it is that a judge says yes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from flux_rewards.data import RewardOutput, Sample
+from flux_rewards.errors import ConfigError
+from flux_rewards.rewards.judges.judge import Judge, JudgeOptions
+from flux_rewards.rewards.judges.material import NOTICE, TEXTS, message
+from flux_rewards.rewards.judges.verdicts.probabilities import probabilities_of, shares
+from flux_rewards.validation import checked_text, number
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from flux_rewards.chat.reply import Reply
+    from flux_rewards.rewards.judges.exchange import Exchange
+
+__all__ = ["YesNoJudge"]
+
+
+class YesNoJudge(Judge):
+    """The probability that a judge answers "Yes" rather than "No", in [0, 1], from the first token of its reply.
+
+    ``P(Yes) / (P(Yes) + P(No))`` of the log-probabilities of the 20 likeliest first tokens; nothing is sampled, so the
+    score is fine-grained and repeatable. With the default question, and an image, it is VQAScore over HTTP.
+
+    Args:
+        vlm_model: The model's name at the endpoint.
+        question: Asked about what is shown. ``{prompt}`` and ``{reference}`` stand for the sample's own; without them
+            all samples are asked the same. It should ask for one of the two answers.
+        fields: What is shown beside the question; see `Judge`.
+        positive: The answer whose probability it is; one token.
+        negative: The other one.
+        merge_variants: `` yes``, ``YES`` and so on count as ``Yes``.
+        min_mass: The least probability of the two together: below it the model would have said something else, and the
+            score would be noise. Then it is a `JudgeError`.
+        **options: Of every judge; see `Judge`. One token is asked for, so `max_tokens` is 1.
+
+    Metadata, beside that of every judge: ``mass``, the probability of the two answers together.
+
+    Raises:
+        ConfigError: The question or an answer is no text, or the answers are the same.
+
+    Source: Lin et al., "Evaluating Text-to-Visual Generation with Image-to-Text Generation" (2024, arXiv 2404.01291)
+    for the question; Flow-Factory's ``vllm_evaluate`` for the ratio.
+
+    Does not work with endpoints that send no log-probabilities: it is an error there, not a score. An answer beyond
+    the 20 likeliest tokens counts as 0.
+
+    Examples:
+        >>> judge = YesNoJudge("Qwen2.5-VL-7B-Instruct", api_base_url="http://localhost:8000/v1")
+        >>> judge.required_fields, judge.bounds
+        (('image', 'prompt'), (0.0, 1.0))
+        >>> YesNoJudge("judge", "Is the answer polite? Answer Yes or No.", fields=["response"]).required_fields
+        ('response',)
+    """
+
+    bounds = (0.0, 1.0)
+    optional_fields = ()
+    example_config: ClassVar = {**Judge.example_config}
+
+    def __init__(
+        self,
+        vlm_model: str,
+        question: str = 'Does this figure show "{prompt}"? Please answer Yes or No.',
+        fields: Sequence[str] = ("image",),
+        *,
+        positive: str = "Yes",
+        negative: str = "No",
+        merge_variants: bool = True,
+        min_mass: float = 0.01,
+        **options: Unpack[JudgeOptions],
+    ) -> None:
+        options.setdefault("max_tokens", 1)
+        super().__init__(vlm_model, fields=fields, **options)
+        self.places_in(question, "question")
+        checked_text(positive, "positive", self.name)
+        checked_text(negative, "negative", self.name)
+        if positive.strip().casefold() == negative.strip().casefold():
+            raise ConfigError(f"positive and negative are both {positive!r}", reward=self.name)
+        self.question = question
+        self.positive = positive
+        self.negative = negative
+        self.merge_variants = merge_variants
+        self.min_mass = number(min_mass, "min_mass", self.name, low=0.0, high=1.0)
+
+    def compute_rewards(self, samples: Sequence[Sample]) -> list[Any]:
+        """One question a sample, all of them side by side."""
+
+        def job(sample: Sample) -> Any:
+            return lambda exchange: self._judged(sample, exchange)
+
+        return self.ask_side_by_side([job(sample) for sample in samples])
+
+    async def _judged(self, sample: Sample, exchange: Exchange) -> RewardOutput:
+        verdict = await exchange.ask(
+            lambda: [message(*self.material_of(sample), self.filled_in(self.question, sample))],
+            self._read,
+            {"logprobs": True, "top_logprobs": 20},
+            slow_to_build=self.shows_media,
+        )
+        score, mass = verdict.value
+        return RewardOutput(score, metadata={**verdict.metadata, "mass": mass})
+
+    def material_of(self, sample: Sample) -> list[Any]:
+        """What is put before the question."""
+        notice = [NOTICE] if any(field in TEXTS for field in self.fields) else []
+        return [*notice, *self.shown(sample)]
+
+    def _read(self, reply: Reply) -> tuple[float, float]:
+        answers = [self.positive, self.negative]
+        positive, _ = shares(reply, answers, merge_variants=self.merge_variants, min_mass=self.min_mass)
+        return positive, min(1.0, sum(probabilities_of(reply, answers, merge_variants=self.merge_variants)))
