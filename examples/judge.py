@@ -63,7 +63,7 @@ def main() -> int:
     names = given.image or given.response
     judge = judge_of(given.kind, field, given.prompt is not None, given.model, api_base_url=given.api_base_url)
     try:
-        shown = {field: [Image.open(name) for name in names] if given.image else names}
+        shown: dict[str, Any] = {field: [Image.open(name) for name in names] if given.image else names}
         batch = judge(prompt=[given.prompt] * len(names), **shown)
     except (FluxRewardsError, OSError) as error:  # no answer, one that cannot be read; no such file, no image
         print(error, file=sys.stderr)

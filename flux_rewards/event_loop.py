@@ -14,11 +14,11 @@ import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flux_rewards.errors import ContractError
-from flux_rewards.threads import RenewedLock
+from flux_rewards.threads import RenewedLock, this_thread
 
 if TYPE_CHECKING:
     from flux_rewards.threads import Stop
@@ -40,6 +40,7 @@ class _Background:
         self.thread = threading.Thread(target=self.loop.run_forever, name="flux-rewards-event-loop", daemon=True)
         self.goodbyes: dict[int, Callable[[], Awaitable[None]]] = {}
         self._leaving: set[asyncio.Task[None]] = set()  # a loop holds its tasks weakly
+        self.closing = False
         self.thread.start()
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
@@ -62,6 +63,7 @@ class _Background:
         task.add_done_callback(self._leaving.discard)
 
     def close(self) -> None:
+        self.closing = True
         with contextlib.suppress(Exception):
             self.submit(self._end()).result(timeout=EXIT_SECONDS)
         self.loop.call_soon_threadsafe(self.loop.stop)
@@ -131,6 +133,10 @@ def run_in_background(coroutine: Coroutine[Any, Any, T], stopped: Stop | None = 
         stopped.subscribe(cancel)
     try:
         return future.result()
+    except CancelledError:
+        if background.closing and threading.current_thread().daemon and not this_thread.in_pool:
+            threading.Event().wait()  # the interpreter ends, and this thread with it: without a traceback
+        raise
     finally:
         future.cancel()  # where the wait was interrupted; a future that is done stays as it is
         if stopped is not None:

@@ -72,7 +72,11 @@ def running(
         wait_for(f"http://127.0.0.1:{port}{ready}", process, log)
         yield f"http://127.0.0.1:{port}/v1"
     finally:
-        process.communicate()  # closes its standard input, and waits for the end
+        try:
+            process.communicate(timeout=10)  # closes its standard input, and waits for the end
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,8 @@ Messages = Sequence[Mapping[str, Any]]
 
 LARGEST_BODY = 16 * 2**20
 """Bytes of an answer; a verdict has a few thousand."""
+LARGEST_ERROR = 64 * 2**10
+"""Bytes that are read of an answer that is an error."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,14 @@ class ChatClient:
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
-        from openai import AsyncOpenAI  # noqa: PLC0415  # a second, for those who ask a judge
+        import openai  # noqa: PLC0415  # a second, for those who ask a judge
 
         self.endpoint = endpoint
         self.limits = Limits(endpoint.max_concurrent, endpoint.requests_per_minute)
-        self._openai = AsyncOpenAI(base_url=endpoint.url, api_key=endpoint.api_key, max_retries=0)
+        http = openai.DefaultAsyncHttpxClient(event_hooks={"response": [_read_error]})
+        self._openai = openai.AsyncOpenAI(
+            base_url=endpoint.url, api_key=endpoint.api_key, max_retries=0, http_client=http
+        )
         close_on(self, self._openai.close)
 
     async def ask(
@@ -106,22 +112,30 @@ class ChatClient:
         started = clock()
         try:
             body = await asyncio.wait_for(self._body(messages, request, timeout), timeout)
-            secret = self.endpoint.api_key.encode()
-            body = body.replace(secret, b"[key]") if len(secret) > 5 else body
-            return replace(read_reply(body, url=self.endpoint.url), latency=clock() - started)
+            text = self._without_key(body.decode(errors="replace"))
+            reply = read_reply(text, url=self.endpoint.url)
+            return replace(reply, text=self._without_key(reply.text), latency=clock() - started)
         except RemoteError as error:
             failure = RemoteError(str(error), retryable=error.retryable)
         except asyncio.TimeoutError:
             failure = RemoteError(f"{self.endpoint.url} did not answer within {timeout:g} s", retryable=True)
         except Exception as error:  # noqa: BLE001  # the SDK's, its transport's: each is read for what it says
-            status = getattr(error, "status_code", None)
-            says = clipped(f"{getattr(error, 'message', None) or error}")
-            cause = f": {type(error.__cause__).__name__}: {error.__cause__}" if error.__cause__ is not None else ""
-            what = f"answered {status}" if status is not None else f"could not be asked ({type(error).__name__})"
-            message = f"{self.endpoint.url} {what}: {says}{cause}"
-            failure = RemoteError(message, retryable=is_transient(error), retry_after=retry_after(error), status=status)
-        failure.args = (self._without_key(failure.args[0]),)
+            failure = self._failure(error)
         return failure
+
+    def _failure(self, error: Exception) -> RemoteError:
+        answered = error if isinstance(error, _Answered) else error.__cause__
+        if isinstance(answered, _Answered):
+            says = clipped(self._without_key(answered.body))
+            return RemoteError(
+                f"{self.endpoint.url} answered {answered.status_code}{': ' if says else ''}{says}",
+                retryable=is_transient(answered),
+                retry_after=retry_after(answered),
+                status=answered.status_code,
+            )
+        cause = f": {type(error.__cause__).__name__}: {error.__cause__}" if error.__cause__ else ""
+        says = clipped(self._without_key(f"{type(error).__name__}: {error}{cause}"))
+        return RemoteError(f"{self.endpoint.url} could not be asked: {says}", retryable=is_transient(error))
 
     async def _body(self, messages: Messages, request: Mapping[str, Any], timeout: float) -> bytes:
         """The answer, read as it is: the SDK would take any JSON for a completion, and a page of HTML for text."""
@@ -140,8 +154,33 @@ class ChatClient:
         return bytes(received)
 
     def _without_key(self, text: str) -> str:
-        """A server may send back what it was sent."""
-        return text.replace(self.endpoint.api_key, "[key]") if len(self.endpoint.api_key) > 5 else text
+        """A server may send back what it was sent, as it is or in the escapes of JSON."""
+        key = self.endpoint.api_key
+        if len(key) > 5:  # not "EMPTY"
+            for form in (key, json.dumps(key)[1:-1], "".join(f"\\u{ord(character):04x}" for character in key)):
+                text = text.replace(form, "[key]")
+        return text
+
+
+class _Answered(Exception):  # noqa: N818  # never leaves this file
+    """An answer with a status of 400 or more."""
+
+    def __init__(self, status_code: int, headers: Mapping[str, str], body: str) -> None:
+        super().__init__(body)
+        self.status_code = status_code
+        self.headers = headers
+        self.body = body
+
+
+async def _read_error(response: Any) -> None:
+    """Read an error's body in place of the SDK, which reads without end, and drops what has not the API's own form."""
+    if response.status_code >= 400:
+        received = bytearray()
+        async for piece in response.aiter_bytes():
+            received += piece
+            if len(received) > LARGEST_ERROR:
+                break
+        raise _Answered(response.status_code, response.headers, received.decode(errors="replace"))
 
 
 def _noting(error: RemoteError, note: str) -> RemoteError:

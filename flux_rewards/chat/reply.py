@@ -50,7 +50,7 @@ def clipped(text: str, length: int = 300) -> str:
     return text if len(text) <= length else f"{text[:half]} [...] {text[-half:]}"
 
 
-def read_reply(body: bytes, *, url: str) -> Reply:
+def read_reply(body: str, *, url: str) -> Reply:
     """Read the body of an answer with status 200.
 
     Args:
@@ -61,15 +61,15 @@ def read_reply(body: bytes, *, url: str) -> Reply:
         RemoteError: It is something else: another page, JSON that was cut short, an error, no choices.
 
     Examples:
-        >>> read_reply(b'{"choices": [{"message": {"content": "Yes"}, "finish_reason": "stop"}]}', url="").text
+        >>> read_reply('{"choices": [{"message": {"content": "Yes"}, "finish_reason": "stop"}]}', url="").text
         'Yes'
     """
     try:
         answer: Any = json.loads(body)
     except (ValueError, RecursionError) as error:
-        looks_cut = body.lstrip()[:1] in (b"{", b"[")
+        looks_cut = body.lstrip()[:1] in ("{", "[")
         hint = "" if looks_cut else "; is api_base_url right? It usually ends in /v1"
-        found = clipped(body.decode(errors="replace"))
+        found = clipped(body)
         message = f"{url} answered with something that is not JSON ({error}): {found!r}{hint}"
         raise RemoteError(message, retryable=looks_cut) from None
     failure: Any = answer.get("error") if isinstance(answer, dict) else None
@@ -81,8 +81,7 @@ def read_reply(body: bytes, *, url: str) -> Reply:
     choice = choices[0] if isinstance(choices, list) and choices else None
     said = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(said, dict):
-        found = clipped(body.decode(errors="replace"))
-        raise RemoteError(f"{url} answered without choices[0].message: {found!r}", retryable=True)
+        raise RemoteError(f"{url} answered without choices[0].message: {clipped(body)!r}", retryable=True)
     usage = answer.get("usage")
     usage = usage if isinstance(usage, dict) else {}
     return Reply(

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import re
 import statistics
@@ -24,6 +25,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -38,7 +40,7 @@ REQUESTS, AT_ONCE, ANSWER_SECONDS, ROUNDS = 512, 64, 0.200, 5
 IDEAL = REQUESTS / AT_ONCE * ANSWER_SECONDS
 THREADS, BATCHES, BATCH, LIMIT = 4, 10, 64, 60.0
 TIMEOUT = 20.0
-OURS, ANEW, KEPT = "RatingJudge", "asyncio.run a batch, made anew", "asyncio.run a batch, kept"
+OURS, ANEW, KEPT = "RatingJudge", "loop a batch, client anew", "loop a batch, one client"
 QUESTION = "How good is this? End with a line of the form Score: <number from 1 to 10>.\n\n"
 
 Client = Callable[[Sequence[Sample]], Any]
@@ -184,8 +186,12 @@ def storm(client: Client) -> tuple[Counter[str], float]:
 
 def main() -> None:
     """Measure and print."""
-    table = Table("client", title=f"{REQUESTS} requests of {ANSWER_SECONDS * 1000:.0f} ms, {AT_ONCE} at once, ...")
-    columns = ("median, s", "longest, s", f"to the ideal {IDEAL:.1f} s", "to the peer", "rounds that failed")
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # a peer that fails leaves its tasks behind
+    warnings.simplefilter("ignore")
+    alone = f"{REQUESTS} requests of {ANSWER_SECONDS * 1000:.0f} ms, {AT_ONCE} at once, {ROUNDS} rounds"
+    together = f"then {THREADS} threads at once, {BATCHES} calls of {BATCH} requests each"
+    table = Table("client", title=f"{alone}; {together}")
+    columns = ("median, s", "longest, s", f"to the ideal {IDEAL:.1f} s", "to the peer", "failed rounds")
     for column in (*columns, f"{THREADS} threads: right", "failed", "hung", "s"):
         table.add_column(column, justify="right")
     with running_server() as url:
@@ -202,7 +208,7 @@ def main() -> None:
                 counts, took = storm(judge(url) if name == OURS else LoopABatch(url))
                 cells += [*(str(counts[what]) for what in ("right", "failed", "hung")), f"{took:.1f}"]
             table.add_row(name, *cells)
-    Console(width=130).print(table)
+    Console(width=140).print(table)
     sys.stdout.flush()
     os._exit(0)  # threads that hang would keep the interpreter
 

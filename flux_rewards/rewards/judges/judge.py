@@ -37,7 +37,7 @@ class JudgeOptions(RewardOptions, total=False):
     """Keyword arguments that every judge takes beside its own; see `Judge`."""
 
     api_base_url: str
-    api_key: str | None
+    api_key: str | LeftBehind | None
     max_concurrent: int
     requests_per_minute: int | None
     timeout: float
@@ -115,7 +115,7 @@ class Judge(RewardFunction, abstract=True):
         *,
         fields: Sequence[str],
         api_base_url: str = "http://localhost:8000/v1",
-        api_key: str | None = None,
+        api_key: str | LeftBehind | None = None,
         max_concurrent: int = 64,
         requests_per_minute: int | None = None,
         timeout: float = 60.0,
@@ -134,9 +134,8 @@ class Judge(RewardFunction, abstract=True):
         self.fields = check_fields(fields, self.name)
         self.required_fields = tuple(dict.fromkeys(self.fields))
         self.api_base_url = _checked_url(api_base_url, self.name)
-        key: Any = api_key  # never in a message
-        if not isinstance(key, (str, LeftBehind, type(None))) or key == "":
-            raise ConfigError("api_key must be a text, or None for the environment's", reward=self.name)
+        if api_key is not None and not isinstance(api_key, LeftBehind):
+            _checked_key(api_key, "api_key", self.name)
         self.max_concurrent = whole_number(max_concurrent, "max_concurrent", self.name, low=1)
         if requests_per_minute is not None:
             whole_number(requests_per_minute, "requests_per_minute", self.name, low=1)
@@ -245,7 +244,7 @@ class Judge(RewardFunction, abstract=True):
     def _key(self) -> str:
         given = self.all_parameters.get("api_key")
         if isinstance(given, str):
-            return given
+            return _checked_key(given, "api_key", self.name)
         key = os.environ.get(KEY_VARIABLE)
         if key is None and isinstance(given, LeftBehind):
             raise ConfigError(
@@ -253,7 +252,15 @@ class Judge(RewardFunction, abstract=True):
                 "this process",
                 reward=self.name,
             )
-        return key or "EMPTY"  # what servers without keys are given
+        return _checked_key(key, KEY_VARIABLE, self.name) if key else "EMPTY"  # what servers without keys are given
+
+
+def _checked_key(key: Any, where: str, reward: str) -> str:
+    """A key that can be sent; it is in no message."""
+    stripped = key.strip() if isinstance(key, str) else ""  # a file ends in a line break
+    if not stripped or not all("!" <= character <= "~" for character in stripped):
+        raise ConfigError(f"{where} must be a text of visible ASCII characters, without spaces", reward=reward)
+    return stripped
 
 
 def _checked_url(url: Any, reward: str) -> str:

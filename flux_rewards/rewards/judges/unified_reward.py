@@ -131,8 +131,8 @@ class UnifiedReward(Judge):
             )
         return (
             "You are given a text caption and an image that was generated from it. Score the image from 1 to 5 in "
-            "three dimensions: alignment with the caption, coherence (is it free of distortions and implausible parts), "
-            "and style (is it appealing, and in the style that was asked for). Answer with three lines:\n"
+            "three dimensions: alignment with the caption, coherence (is it free of distortions and implausible "
+            "parts), and style (is it appealing, and in the style that was asked for). Answer with three lines:\n"
             "Alignment Score (1-5): X\nCoherence Score (1-5): Y\nStyle Score (1-5): Z\n"
             f"Text Caption: [{caption}]"
         )

@@ -38,19 +38,38 @@ TEN = said("Score: 10")  # on the scale of 1 to 10: the reward is 1.0
 ONE = said("Score: 1")  # and 0.0
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [status(500), status(503), reset(), reset(after_headers=True), slow(9.0, ONE), raw('{"choices": [')],
-    ids=["500", "503", "reset", "reset amid the body", "late", "cut"],
-)
-def test_what_may_pass_is_asked_again(fault: Answer) -> None:
-    """After a pause; the metadata say how often."""
-    with ChatServer(in_turn(fault, TEN)) as server:
-        batch = rating(server.url, max_retries=3, timeout=0.3 if fault.after else 5.0)(samples(1))
-    assert batch.rewards.tolist() == [1.0]
-    assert batch.metadata[0]["attempts"] == len(server.requests) == 2
-    assert server.requests[1].body == server.requests[0].body
-    assert server.requests[1].arrived - server.requests[0].arrived > 0.05
+def test_what_may_pass_is_asked_again() -> None:
+    """After a pause, with the same words; the metadata say how often."""
+    faults = [status(500), status(503), reset(), reset(after_headers=True), slow(9.0, ONE), raw('{"choices": [')]
+    seen: list[str] = []
+
+    def answer(request: Request) -> Answer:
+        seen.append(request.text)
+        which = int(request.text.rpartition("answer ")[2].split()[0])
+        return faults[which] if seen.count(request.text) == 1 else TEN
+
+    with ChatServer(answer) as server:
+        batch = rating(server.url, max_retries=3, timeout=0.5)(samples(len(faults)))
+    assert batch.rewards.tolist() == [1.0] * len(faults)
+    assert [row["attempts"] for row in batch.metadata] == [2] * len(faults)
+    assert [seen.count(text) for text in seen] == [2] * 2 * len(faults)
+    arrived = {text: [request.arrived for request in server.requests if request.text == text] for text in seen}
+    assert all(second - first > 0.05 for first, second in arrived.values())
+
+
+def test_what_was_given_up_makes_room() -> None:
+    """A request that is late holds up no other."""
+    with ChatServer(in_turn(slow(60.0, ONE), TEN)) as server:
+        batch = MaskErrors(rating(server.url, max_concurrent=1, timeout=0.2), 1.0)(samples(3))
+    assert np.isnan(batch.rewards).tolist() == [True, False, False]
+
+
+def test_a_failure_that_cannot_pass_ends_a_call_that_raises() -> None:
+    """What is not asked yet would be asked for nothing."""
+    answer = in_turn(status(400), slow(0.05, TEN))
+    with ChatServer(answer) as server, pytest.raises(RemoteError, match="400"):
+        rating(server.url, max_concurrent=4)(samples(60))
+    assert len(server.requests) <= 8
 
 
 def test_connections_that_end_behind_an_answer_cost_nothing() -> None:

@@ -151,7 +151,7 @@ def test_images_arrive_in_their_size(transformers_url: str, models: dict[str, st
 def test_a_model_that_the_server_lacks(transformers_url: str) -> None:
     """A `RemoteError` with what the server says of it, which here is little."""
     judge = rating("/no/such/model", transformers_url, max_retries=0)
-    with pytest.raises(RemoteError, match="500.*Internal Server Error"):
+    with pytest.raises(RemoteError, match=r"500.*Internal Server Error"):
         judge([Sample("a red cat", image=image(0))])
 
 

@@ -9,6 +9,7 @@ import pickle
 import re
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -49,6 +50,11 @@ def echo(request: Request) -> str:
     return str(request.headers["Authorization"])
 
 
+def escaped(answer: Answer) -> Answer:
+    """The same JSON with the key in escapes, as some servers write all that is not a letter."""
+    return replace(answer, body=answer.body.replace(KEY.encode(), "".join(f"\\u{ord(c):04x}" for c in KEY).encode()))
+
+
 ECHOES: dict[str, Callable[[Request], Answer]] = {
     "an error": lambda request: status(401, {"error": {"message": f"wrong key: {echo(request)}"}}),
     "a page": lambda request: status(500, f"<html>{echo(request)}</html>"),
@@ -59,6 +65,9 @@ ECHOES: dict[str, Callable[[Request], Answer]] = {
     "JSON without choices": lambda request: raw({"headers": dict(request.headers)}),
     "escaped JSON": lambda request: status(400, json.dumps({"detail": json.dumps({"was": echo(request)})})),
     "a reply": lambda request: said(f"I was called with {echo(request)}."),
+    "a reply with escapes": lambda request: escaped(said(f"I was called with {echo(request)}.")),
+    "an error with escapes": lambda request: escaped(status(400, {"error": {"message": echo(request)}})),
+    "no choices with escapes": lambda request: escaped(raw({"headers": echo(request)})),
     "a truncated reply": lambda request: said(echo(request), finish_reason="length"),
     "a log-probability": lambda request: first_token({echo(request): 5.0}),
     "a redirect": lambda request: status(302, headers={"Location": f"http://127.0.0.1:1/{echo(request)[7:]}"}),
@@ -74,7 +83,7 @@ def test_no_error_and_no_log_shows_the_key(where: str, caplog: pytest.LogCapture
     caplog.set_level(logging.DEBUG)
     with ChatServer(ECHOES[where]) as server:
         late = where == "nothing in time"
-        judge = rating(server.url, api_key=KEY, max_retries=0 if late else 1, timeout=0.2 if late else 5.0)
+        judge = rating(server.url, api_key=KEY, timeout=0.2 if late else 5.0)
         with pytest.raises(ComputeError) as caught:
             judge(samples(1))
         masked = MaskErrors(judge, 1.0)(samples(1))
@@ -87,13 +96,22 @@ def test_no_error_and_no_log_shows_the_key(where: str, caplog: pytest.LogCapture
         assert not any(shows_key(repr(vars(record))) for record in caplog.records)
 
 
-def test_no_part_of_the_key_is_left_where_a_message_is_cut() -> None:
+@pytest.mark.parametrize("form", ["an error", "a page", "a reply"])
+def test_no_part_of_the_key_is_left_where_a_message_is_cut(form: str) -> None:
     """Wherever it stands in a long answer."""
-    with ChatServer(
-        lambda request: status(400, "x" * (7 * request.number) + echo(request) + "y" * (900 - 7 * request.number))
-    ) as server:
-        batch = MaskErrors(rating(server.url, api_key=KEY, max_concurrent=1), 1.0)(samples(120))
-    assert len(batch.errors) == 120
+
+    def answer(request: Request) -> Answer:
+        text = "x" * (8 * request.number) + echo(request) + "y" * (700 - 8 * request.number)
+        forms = {
+            "an error": status(400, {"error": {"message": text}}),
+            "a page": status(400, text),
+            "a reply": said(text),
+        }
+        return forms[form]
+
+    with ChatServer(answer) as server:
+        batch = MaskErrors(rating(server.url, api_key=KEY, max_concurrent=1), 1.0)(samples(85))
+    assert len(batch.errors) == 85
     assert [index for index, reason in batch.errors.items() if shows_key(reason)] == []
 
 
