@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from flux_rewards.fingerprint import same
@@ -32,6 +32,9 @@ class LeftBehind:
 def accepted_parameters(kind: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """The named parameters of a function, or of a class's constructor, following ``**options`` to the base classes.
 
+    Where a constructor says which options it takes, ``**options: Unpack[SomeOptions]``, those of the base classes are
+    only these.
+
     Examples:
         >>> class Base:
         ...     def __init__(self, *, name=None): ...
@@ -41,6 +44,7 @@ def accepted_parameters(kind: Callable[..., Any]) -> dict[str, inspect.Parameter
         ['size', 'name']
     """
     found: dict[str, inspect.Parameter] = {}
+    passed_on: set[str] | None = None
     if not isinstance(kind, type):
         found.update(inspect.signature(kind).parameters)
     for base in getattr(kind, "__mro__", ()):
@@ -48,11 +52,24 @@ def accepted_parameters(kind: Callable[..., Any]) -> dict[str, inspect.Parameter
         if constructor is None:
             continue
         own = list(inspect.signature(constructor).parameters.values())[1:]
-        found.update((entry.name, entry) for entry in own if entry.name not in found)
-        if not any(entry.kind is entry.VAR_KEYWORD for entry in own):
+        for entry in own:
+            if entry.name not in found and (passed_on is None or entry.name in passed_on):
+                found[entry.name] = entry
+        options = next((entry for entry in own if entry.kind is entry.VAR_KEYWORD), None)
+        if options is None:
             break
+        named = _options_named(options.annotation, getattr(constructor, "__globals__", {}))
+        if named is not None:
+            passed_on = named if passed_on is None else passed_on & named
     variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     return {name: entry for name, entry in found.items() if entry.kind not in variadic}
+
+
+def _options_named(annotation: Any, names: Mapping[str, Any]) -> set[str] | None:
+    """The keys of ``Unpack[SomeOptions]``, where that can be looked up."""
+    found = re.fullmatch(r"(?:\w+\.)?Unpack\[(\w+)\]", annotation) if isinstance(annotation, str) else None
+    options = names.get(found[1]) if found else None
+    return set(options.__annotations__) if hasattr(options, "__total__") else None
 
 
 class Parametrised:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from impartial_judge import JUDGES
 from rewards_of_our_own import Aspects, Characters, GroupMean, QualityReward, Told, told
 from tiny_rewards import CONFIGS
 
@@ -15,8 +16,8 @@ from flux_rewards import ComputeError, Retry, RewardFunction, RewardOutput, Samp
 from flux_rewards.registry import _BUILTIN
 from flux_rewards.testing import Check, example_reward, example_samples, reward_checks
 
-WITH_WEIGHTS = {_BUILTIN[name] for name in CONFIGS}  # see test_contract_of_models.py
-EXAMPLES = {name: example_reward(name) for name, path in sorted(_BUILTIN.items()) if path not in WITH_WEIGHTS}
+ELSEWHERE = {_BUILTIN[name] for name in (*CONFIGS, *JUDGES)}  # test_contract_of_models.py, test_contract_of_judges.py
+EXAMPLES = {name: example_reward(name) for name, path in sorted(_BUILTIN.items()) if path not in ELSEWHERE}
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from impartial_judge import JUDGES
 from tiny_rewards import CONFIGS
 
 from flux_rewards import RewardFunction, load_rewards
@@ -50,7 +51,7 @@ def test_every_reward_with_weights_has_something_to_say(name: str, reward_of: Ma
 
 def test_no_registered_reward_is_left_out() -> None:
     """Those that cannot be made from their own example stand in the table, or are another name of one that does."""
-    by_path = {_BUILTIN[name]: name for name in CONFIGS}
+    by_path = {_BUILTIN[name]: name for name in (*CONFIGS, *JUDGES)}
     for name, path in _BUILTIN.items():
         if path not in by_path:
             assert example_reward(name)(example_samples()) is not None

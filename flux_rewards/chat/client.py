@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -61,7 +62,18 @@ class ChatClient:
 
         self.endpoint = endpoint
         self.limits = Limits(endpoint.max_concurrent, endpoint.requests_per_minute)
-        http = openai.DefaultAsyncHttpxClient(event_hooks={"response": [_read_error]})
+        # httpx for some versions of the SDK, httpx2 for others
+        (transport,) = {
+            kind.__module__ for kind in openai.DefaultAsyncHttpxClient.__mro__ if kind.__name__ == "AsyncClient"
+        }
+        limits = importlib.import_module(transport.partition(".")[0]).Limits(
+            max_connections=endpoint.max_concurrent, max_keepalive_connections=endpoint.max_concurrent
+        )
+        http = openai.DefaultAsyncHttpxClient(
+            limits=limits,
+            follow_redirects=False,  # what is judged goes to the endpoint, and nowhere else
+            event_hooks={"response": [_read_error]},
+        )
         self._openai = openai.AsyncOpenAI(
             base_url=endpoint.url, api_key=endpoint.api_key, max_retries=0, http_client=http
         )
@@ -127,6 +139,11 @@ class ChatClient:
         answered = error if isinstance(error, _Answered) else error.__cause__
         if isinstance(answered, _Answered):
             says = clipped(self._without_key(answered.body))
+            if answered.status_code < 400:
+                target = self._without_key(str(answered.headers.get("Location")))
+                says = (
+                    f"a redirect to {clipped(target)}, which is not followed; should that be the api_base_url? {says}"
+                )
             return RemoteError(
                 f"{self.endpoint.url} answered {answered.status_code}{': ' if says else ''}{says}",
                 retryable=is_transient(answered),
@@ -163,7 +180,7 @@ class ChatClient:
 
 
 class _Answered(Exception):  # noqa: N818  # never leaves this file
-    """An answer with a status of 400 or more."""
+    """An answer with a status of 300 or more."""
 
     def __init__(self, status_code: int, headers: Mapping[str, str], body: str) -> None:
         super().__init__(body)
@@ -174,7 +191,7 @@ class _Answered(Exception):  # noqa: N818  # never leaves this file
 
 async def _read_error(response: Any) -> None:
     """Read an error's body in place of the SDK, which reads without end, and drops what has not the API's own form."""
-    if response.status_code >= 400:
+    if response.status_code >= 300:
         received = bytearray()
         async for piece in response.aiter_bytes():
             received += piece

@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from flux_rewards import RatingJudge, Sample
 
@@ -190,7 +190,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     alone = f"{REQUESTS} requests of {ANSWER_SECONDS * 1000:.0f} ms, {AT_ONCE} at once, {ROUNDS} rounds"
     together = f"then {THREADS} threads at once, {BATCHES} calls of {BATCH} requests each"
-    table = Table("client", title=f"{alone}; {together}")
+    table = Table(Column("client", no_wrap=True), title=f"{alone}; {together}")
     columns = ("median, s", "longest, s", f"to the ideal {IDEAL:.1f} s", "to the peer", "failed rounds")
     for column in (*columns, f"{THREADS} threads: right", "failed", "hung", "s"):
         table.add_column(column, justify="right")
@@ -208,7 +208,7 @@ def main() -> None:
                 counts, took = storm(judge(url) if name == OURS else LoopABatch(url))
                 cells += [*(str(counts[what]) for what in ("right", "failed", "hung")), f"{took:.1f}"]
             table.add_row(name, *cells)
-    Console(width=140).print(table)
+    Console(width=150).print(table)
     sys.stdout.flush()
     os._exit(0)  # threads that hang would keep the interpreter
 

@@ -163,7 +163,9 @@ async def _all(
     *,
     stop_at_failure: bool,
 ) -> list[T | Exception | None]:
-    exchange = start(asyncio.get_running_loop().time() + deadline)
+    clock = asyncio.get_running_loop().time
+    until = clock() + deadline
+    exchange = start(until)
     tasks: list[asyncio.Task[T | Exception]] = []
     ended_by: list[Exception] = []
 
@@ -180,10 +182,14 @@ async def _all(
                         task.cancel()
             return error
 
-    tasks += [asyncio.ensure_future(run(job)) for job in jobs]
     try:
+        for job in jobs:
+            tasks.append(asyncio.ensure_future(run(job)))
+            if ended_by:
+                tasks[-1].cancel()
+            await asyncio.sleep(0)  # the first request is on its way while the second is prepared, and so on
         if tasks:
-            await asyncio.wait(tasks, timeout=deadline)
+            await asyncio.wait(tasks, timeout=until - clock())
     finally:
         for task in tasks:
             task.cancel()

@@ -191,6 +191,18 @@ class Judge(RewardFunction, abstract=True):
             sample, self.fields if fields is None else fields, name=name, frames=self.frames, form=self.image_format
         )
 
+    def readable(
+        self, samples: Sequence[Sample], names: Sequence[str], fields: Sequence[str]
+    ) -> list[list[Part] | InputError]:
+        """What is shown of each sample of a group, or why it cannot be."""
+        found: list[list[Part] | InputError] = []
+        for sample, name in zip(samples, names, strict=True):
+            try:
+                found.append(self.shown(sample, name, fields))
+            except InputError as error:
+                found.append(error)
+        return found
+
     @property
     def shows_media(self) -> bool:
         """Whether there are images to encode."""

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from flux_rewards.data import RewardOutput, Sample
-from flux_rewards.errors import ConfigError, InputError
+from flux_rewards.errors import InputError
+from flux_rewards.rewards.judges.group import SHARED, check_shared, compared_fields, in_content_order
 from flux_rewards.rewards.judges.judge import Judge, JudgeOptions
-from flux_rewards.rewards.judges.material import NOTICE, message, text_of
+from flux_rewards.rewards.judges.material import NOTICE, Part, message, text_of
 from flux_rewards.rewards.judges.verdicts.choices import TIE, read_choice
 from flux_rewards.rewards.judges.verdicts.probabilities import shares
 from flux_rewards.rewards.judges.verdicts.spoken import spoken
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["PairwiseJudge", "chosen_pairs", "win_rates"]
 
 Pair = tuple[int, int]
-SHARED = ("prompt", "reference", "condition_images")
-"""Fields that belong to the question, and are shown once."""
 
 
 def chosen_pairs(count: int, at_most: int | None, seed: int) -> list[Pair]:
@@ -81,8 +80,8 @@ def win_rates(count: int, wins: Mapping[Pair, float]) -> list[float | None]:
 class PairwiseJudge(Judge):
     """The share of comparisons with others of its group that a response wins, in [0, 1].
 
-    Each pair is asked about in both orders, since judges favour a place: a response wins a pair where it is better in
-    both, and two different answers are a tie, 1/2 for each. Relative to the group, so 1/2 on average.
+    Each pair is asked about in both orders, since judges favour a place, and what a response wins is the mean of the
+    two answers: 1, 0, or 1/2 for a tie. Relative to the group, so 1/2 on average.
 
     Args:
         vlm_model: The model's name at the endpoint.
@@ -90,16 +89,17 @@ class PairwiseJudge(Judge):
         fields: What is shown; see `Judge`. ``prompt``, ``reference`` and ``condition_images`` are shown once.
         answer: ``"text"``: the judge thinks aloud and ends with ``Verdict: A``, ``B`` or ``tie``; ``"logprobs"``: it
             answers with a letter, and what is won is ``P(A) / (P(A) + P(B))``, the mean of both orders.
-        both_orders: Whether each pair is asked about in both; else in one, chosen by the seed, at half the price.
+        both_orders: Whether each pair is asked about in both; else in one, at half the price.
         max_pairs: Pairs of a group, at most; None for all ``n * (n - 1) / 2``. Each response is in as many as any
             other, or in one more.
-        seed: For the choice of pairs.
+        seed: For the choice of pairs, which also goes by content: the place in the batch makes no difference.
         min_mass: With ``"logprobs"``, see `YesNoJudge`.
         **options: Of every judge; see `Judge`.
 
     Of a group of one, the reward does not apply. Equal texts tie without being asked about. A comparison that fails
-    makes its two responses fail, and no other. Metadata: ``wins``, ``comparisons``, ``disagreements`` (pairs in which
-    the order decided), ``tokens`` and ``attempts`` of its comparisons.
+    makes its two responses fail, and no other; a sample that cannot be read fails alone. Metadata: ``wins``,
+    ``comparisons``, ``disagreements`` (pairs in which the order decided), ``tokens`` and ``attempts`` of its
+    comparisons.
 
     Raises:
         ConfigError: An argument is out of its range, or `fields` has nothing to compare.
@@ -136,9 +136,7 @@ class PairwiseJudge(Judge):
         super().__init__(vlm_model, fields=fields, **options)
         self.places_in(criteria, "criteria")
         self.criteria = criteria
-        self._compared = [field for field in self.fields if field not in SHARED]
-        if not self._compared:
-            raise ConfigError(f"fields has nothing that differs within a group: {', '.join(fields)}", reward=self.name)
+        self.compared = compared_fields(self.fields, self.name)
         self.both_orders = bool(both_orders)
         self.max_pairs = None if max_pairs is None else whole_number(max_pairs, "max_pairs", self.name, low=1)
         self.seed = whole_number(seed, "seed", self.name, low=0)
@@ -146,15 +144,39 @@ class PairwiseJudge(Judge):
 
     def compute_rewards(self, samples: Sequence[Sample]) -> list[Any]:
         """One group: a request for each pair and order, all of them side by side."""
-        check_shared(samples, [*(field for field in self.required_fields if field in SHARED)])
-        pairs = chosen_pairs(len(samples), self.max_pairs, self.seed)
+        check_shared(samples, [field for field in self.required_fields if field in SHARED])
+        order, unread = in_content_order(samples, self.compared, self.seed)
+        candidates = [samples[row] for row in order]
+        # Each is read and encoded once for each name, however many pairs it is in.
+        shown = {
+            name: dict(zip(order, self.readable(candidates, [name] * len(order), self.compared), strict=True))
+            for name in "AB"
+        }
+        unread |= {row: parts for row, parts in shown["A"].items() if isinstance(parts, InputError)}
+        order = [row for row in order if row not in unread]
+        places = chosen_pairs(len(order), self.max_pairs, self.seed)
+        pairs = [(order[one], order[other]) for one, other in places]
         known = {pair: 0.5 for pair in pairs if self._equal(samples[pair[0]], samples[pair[1]])}
-        asked = [(pair, turned) for pair in pairs if pair not in known for turned in self._orders(pair)]
-        answers = self.ask_side_by_side([self._job(samples, pair, turned=turned) for pair, turned in asked])
-        return self._rows(len(samples), known, list(zip(asked, answers, strict=True)))
+        asked: list[tuple[Pair, bool]] = []
+        for pair, at in zip(pairs, places, strict=True):
+            # In one order only, each is shown first about as often as second.
+            orders = (False, True) if self.both_orders else (sum(at) % 2 == 0,)
+            asked += [(pair, turned) for turned in orders if pair not in known]
+        jobs = []
+        for pair, turned in asked:
+            first, second = reversed(pair) if turned else pair
+            jobs.append(self._job(samples[first], shown["A"][first], shown["B"][second]))
+        answers = list(zip(asked, self.ask_side_by_side(jobs), strict=True))
+        return self._rows(len(samples), known, answers, unread)
 
-    def message_for(self, first: Sample, second: Sample) -> list[dict[str, Any]]:
-        """The messages that ask which of two is better."""
+    def message_for(self, sample: Sample, one: Sequence[Part], other: Sequence[Part]) -> list[dict[str, Any]]:
+        """The messages that ask which of two is better.
+
+        Args:
+            sample: One of them, for what is shown once.
+            one: What is shown of the first.
+            other: What is shown of the second.
+        """
         once = [field for field in self.fields if field in SHARED]
         answer = (
             "Answer with the one letter A or B, and nothing else."
@@ -165,11 +187,9 @@ class PairwiseJudge(Judge):
         task = (
             "You are a careful and impartial judge. Two candidates, A and B, are shown below. Decide which of them is "
             "better by these criteria; neither their order nor their length counts by itself:\n\n"
-            f"{self.filled_in(self.criteria, first)}\n\n{NOTICE}"
+            f"{self.filled_in(self.criteria, sample)}\n\n{NOTICE}"
         )
-        shared = self.shown(first, fields=once) if once else []
-        one, other = (self.shown(sample, name, self._compared) for sample, name in ((first, "A"), (second, "B")))
-        return [message(task, *shared, *one, *other, answer)]
+        return [message(task, *(self.shown(sample, fields=once) if once else []), *one, *other, answer)]
 
     def read(self, reply: Reply) -> float:
         """What the first of two won, by a reply."""
@@ -181,29 +201,24 @@ class PairwiseJudge(Judge):
         """What a request has beside the messages."""
         return {"logprobs": True, "top_logprobs": 20} if self.answer == "logprobs" else {}
 
-    def _orders(self, pair: Pair) -> tuple[bool, ...]:
-        if self.both_orders:
-            return False, True
-        return (random.Random(f"{self.seed} {pair}").random() < 0.5,)  # noqa: S311  # repeatable, not secret
-
     def _equal(self, one: Sample, other: Sample) -> bool:
-        return self._compared == ["response"] and text_of(one, "response") == text_of(other, "response")
+        return self.compared == ["response"] and text_of(one, "response") == text_of(other, "response")
 
-    def _job(self, samples: Sequence[Sample], pair: Pair, *, turned: bool) -> Any:
-        first, second = (samples[row] for row in (reversed(pair) if turned else pair))
-
+    def _job(self, sample: Sample, one: Any, other: Any) -> Any:
         async def compare(exchange: Exchange) -> Any:
-            return await exchange.ask(
-                lambda: self.message_for(first, second), self.read, self.form(), slow_to_build=self.shows_media
-            )
+            return await exchange.ask(lambda: self.message_for(sample, one, other), self.read, self.form())
 
         return compare
 
     def _rows(
-        self, count: int, known: Mapping[Pair, float], answers: Sequence[tuple[tuple[Pair, bool], Any]]
+        self,
+        count: int,
+        known: Mapping[Pair, float],
+        answers: Sequence[tuple[tuple[Pair, bool], Any]],
+        unread: Mapping[int, Exception],
     ) -> list[Any]:
         won: dict[Pair, list[float]] = {}
-        failed: dict[int, Exception | None] = {}
+        failed: dict[int, Exception | None] = dict(unread)
         verdicts: dict[int, list[Any]] = {row: [] for row in range(count)}
         for (pair, turned), answer in answers:
             for row in pair:
@@ -233,24 +248,6 @@ class PairwiseJudge(Judge):
             }
             rows.append(RewardOutput(rate, metadata=metadata))  # type: ignore[arg-type]
         return rows
-
-
-def check_shared(samples: Sequence[Sample], fields: Sequence[str]) -> None:
-    """Raise an `InputError` unless the samples of a group agree in the texts that are shown once.
-
-    Examples:
-        >>> check_shared([Sample("a", "1"), Sample("a", "2")], ["prompt"])
-    """
-    for field in fields:
-        if field == "condition_images":
-            continue  # what a group is goes by them; comparing pixels again would cost more than it finds
-        texts = [text_of(sample, field) for sample in samples]
-        if any(text != texts[0] for text in texts):
-            raise InputError(
-                f"the samples of a group are compared with each other, and differ in their {field}; give each "
-                f"{field} a group_id of its own",
-                field=field,
-            )
 
 
 def total_tokens(verdicts: Sequence[Any]) -> dict[str, int | None]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from flux_rewards.data import RewardOutput, Sample
-from flux_rewards.errors import ConfigError, JudgeError
+from flux_rewards.errors import ConfigError, InputError, JudgeError
+from flux_rewards.rewards.judges.group import SHARED, check_shared, compared_fields, in_content_order
 from flux_rewards.rewards.judges.judge import Judge, JudgeOptions
-from flux_rewards.rewards.judges.material import NOTICE, message
-from flux_rewards.rewards.judges.pairwise import SHARED, check_shared
+from flux_rewards.rewards.judges.material import NOTICE, Part, message
 from flux_rewards.rewards.judges.verdicts.rankings import read_ranking
 from flux_rewards.rewards.judges.verdicts.scale import Scale
 from flux_rewards.rewards.judges.verdicts.spoken import spoken
@@ -19,7 +18,7 @@ from flux_rewards.validation import whole_number
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from flux_rewards.rewards.judges.exchange import Exchange
+    from flux_rewards.rewards.judges.exchange import Exchange, Verdict
 
 __all__ = ["RankingJudge"]
 
@@ -27,9 +26,9 @@ __all__ = ["RankingJudge"]
 class RankingJudge(Judge):
     """The score of each response of a group, from one reply that scores them all side by side.
 
-    One request a group, and scores that were given in view of each other. The responses are shown in an order that the
-    seed decides, under ids, and the scores are read by id: in whatever order they come back, each response gets its
-    own.
+    One request a group, and scores that were given in view of each other. The responses are shown under ids, in an
+    order that the seed and their content decide, and the scores are read by id: in whatever order they come back, each
+    response gets its own.
 
     Args:
         vlm_model: The model's name at the endpoint.
@@ -77,9 +76,7 @@ class RankingJudge(Judge):
         super().__init__(vlm_model, fields=fields, **options)
         self.places_in(criteria, "criteria")
         self.criteria = criteria
-        self._compared = [field for field in self.fields if field not in SHARED]
-        if not self._compared:
-            raise ConfigError(f"fields has nothing that differs within a group: {', '.join(fields)}", reward=self.name)
+        self._compared = compared_fields(self.fields, self.name)
         self.max_group = whole_number(max_group, "max_group", self.name, low=1)
         self.seed = whole_number(seed, "seed", self.name, low=0)
 
@@ -92,55 +89,63 @@ class RankingJudge(Judge):
                 reward=self.name,
             )
         check_shared(samples, [field for field in self.required_fields if field in SHARED])
-        order = random.Random(self.seed).sample(range(len(samples)), len(samples))  # noqa: S311  # repeatable
+        order, unread = in_content_order(samples, self._compared, self.seed)
         ids = {row: f"R{place}" for place, row in enumerate(order, 1)}
+        shown = self.readable([samples[row] for row in order], [ids[row] for row in order], self._compared)
+        parts: list[Part] = []
+        for row, of_row in zip(order, shown, strict=True):
+            if isinstance(of_row, InputError):
+                unread[row] = of_row
+                del ids[row]
+            else:
+                parts += of_row
+        outcome = self._ask(samples[0], ids, parts) if ids else {}
+        scores = outcome if isinstance(outcome, dict) else dict.fromkeys(ids, outcome)
+        return [{**scores, **unread}[row] for row in range(len(samples))]
 
-        async def judged(exchange: Exchange) -> Any:
+    def _ask(self, sample: Sample, ids: Mapping[int, str], parts: Sequence[Part]) -> Any:
+        """A row by position, or what they all failed of."""
+
+        async def judged(exchange: Exchange) -> Verdict[dict[str, float | JudgeError]]:
             return await exchange.ask(
-                lambda: [self._message(samples, order, ids)],
-                lambda reply: read_ranking(spoken(reply), [ids[row] for row in order], self._scale),
-                {"response_format": _form(ids)},
-                slow_to_build=self.shows_media,
+                lambda: [self._message(sample, list(ids.values()), parts)],
+                lambda reply: read_ranking(spoken(reply), list(ids.values()), self._scale),
+                {"response_format": _form(list(ids.values()))},
             )
 
         (verdict,) = self.ask_side_by_side([judged])
         if verdict is None or isinstance(verdict, Exception):
-            return [verdict] * len(samples)
-        rows: list[Any] = []
-        for row in range(len(samples)):
-            score = verdict.value[ids[row]]
-            if isinstance(score, JudgeError):
-                said = verdict.metadata["verdict"]
-                rows.append(
-                    JudgeError(f"{score.args[0]}; the reply: {said!r}", score.problem, retryable=self.temperature != 0)
-                )
-            else:
-                metadata = {**verdict.metadata, "id": ids[row], "scores": {"score": score}}
-                rows.append(RewardOutput(self._scale.scaled(score), metadata=metadata))
-        return rows
+            return verdict
+        return {row: self._row(verdict, name) for row, name in ids.items()}
 
-    def _message(self, samples: Sequence[Sample], order: Sequence[int], ids: Mapping[int, str]) -> dict[str, Any]:
+    def _row(self, verdict: Verdict[dict[str, float | JudgeError]], name: str) -> RewardOutput | JudgeError:
+        score = verdict.value[name]
+        if isinstance(score, JudgeError):
+            said = verdict.metadata["verdict"]
+            return JudgeError(f"{score.args[0]}; the reply: {said!r}", score.problem, retryable=self.temperature != 0)
+        metadata = {**verdict.metadata, "id": name, "scores": {"score": score}}
+        return RewardOutput(self._scale.scaled(score), metadata=metadata)
+
+    def _message(self, sample: Sample, ids: Sequence[str], parts: Sequence[Part]) -> dict[str, Any]:
         once = [field for field in self.fields if field in SHARED]
         task = (
-            f"You are a careful and impartial judge. {len(samples)} candidates are shown below, each under its id. "
+            f"You are a careful and impartial judge. {len(ids)} candidates are shown below, each under its id. "
             f"Score every one of them on a scale of {self._scale}, where {self._scale.high:g} is best, in view of the "
             "others, by these criteria; neither their order nor their length counts by itself:\n\n"
-            f"{self.filled_in(self.criteria, samples[0])}\n\n{NOTICE}"
+            f"{self.filled_in(self.criteria, sample)}\n\n{NOTICE}"
         )
-        shared = self.shown(samples[0], fields=once) if once else []
-        shown = [part for row in order for part in self.shown(samples[row], ids[row], self._compared)]
-        listed = ", ".join(ids[row] for row in order)
+        shared = self.shown(sample, fields=once) if once else []
         how = (
-            f"Answer with JSON of this form, with one entry for each of {listed}: "
+            f"Answer with JSON of this form, with one entry for each of {', '.join(ids)}: "
             '{"reasoning": "<in short>", "scores": [{"id": "R1", "score": <number>}, ...]}'
         )
-        return message(task, *shared, *shown, how)
+        return message(task, *shared, *parts, how)
 
 
-def _form(ids: Mapping[int, str]) -> dict[str, Any]:
+def _form(ids: Sequence[str]) -> dict[str, Any]:
     entry = {
         "type": "object",
-        "properties": {"id": {"type": "string", "enum": sorted(ids.values())}, "score": {"type": "number"}},
+        "properties": {"id": {"type": "string", "enum": list(ids)}, "score": {"type": "number"}},
         "required": ["id", "score"],
         "additionalProperties": False,
     }

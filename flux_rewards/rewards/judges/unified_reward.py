@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from flux_rewards.chat.content import plain
 from flux_rewards.rewards.judges.judge import Judge, JudgeOptions
-from flux_rewards.rewards.judges.material import message, text_of
+from flux_rewards.rewards.judges.material import Part, message, text_of
 from flux_rewards.rewards.judges.pairwise import PairwiseJudge
 from flux_rewards.rewards.judges.rubric import Aspect, mean_of
 from flux_rewards.rewards.judges.verdicts.choices import TIE, read_better_image
@@ -184,21 +184,15 @@ class UnifiedRewardPairwise(PairwiseJudge):
             **options,
         )
 
-    def message_for(self, first: Sample, second: Sample) -> list[dict[str, Any]]:
+    def message_for(self, sample: Sample, one: Sequence[Part], other: Sequence[Part]) -> list[dict[str, Any]]:
         """The messages that ask which of two is better."""
-        images = [self.shown(sample, fields=["image"])[-1] for sample in (first, second)]
-        return [
-            message(
-                "Image 1:",
-                images[0],
-                "Image 2:",
-                images[1],
-                "You are given a caption and two images that were generated from it. Compare them in alignment with "
-                "the caption, in coherence and in style, think step by step within <think> and </think>, and then say "
-                "which is better, within <answer> and </answer>: exactly 'Image 1 is better' or 'Image 2 is better'.\n"
-                f"Text Caption: [{plain(text_of(first, 'prompt'))}]",
-            )
-        ]
+        question = (
+            "You are given a caption and two images that were generated from it. Compare them in alignment with the "
+            "caption, in coherence and in style, think step by step within <think> and </think>, and then say which is "
+            "better, within <answer> and </answer>: exactly 'Image 1 is better' or 'Image 2 is better'.\n"
+            f"Text Caption: [{plain(text_of(sample, 'prompt'))}]"
+        )
+        return [message("Image 1:", one[-1], "Image 2:", other[-1], question)]
 
     def read(self, reply: Reply) -> float:
         """What the first of two won, by a reply."""
