@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import inspect
 import re
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from flux_rewards.fingerprint import same
@@ -58,17 +59,18 @@ def accepted_parameters(kind: Callable[..., Any]) -> dict[str, inspect.Parameter
         options = next((entry for entry in own if entry.kind is entry.VAR_KEYWORD), None)
         if options is None:
             break
-        named = _options_named(options.annotation, getattr(constructor, "__globals__", {}))
+        named = _options_named(options.annotation, kind)
         if named is not None:
             passed_on = named if passed_on is None else passed_on & named
     variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     return {name: entry for name, entry in found.items() if entry.kind not in variadic}
 
 
-def _options_named(annotation: Any, names: Mapping[str, Any]) -> set[str] | None:
-    """The keys of ``Unpack[SomeOptions]``, where that can be looked up."""
+def _options_named(annotation: Any, kind: Any) -> set[str] | None:
+    """The keys of ``Unpack[SomeOptions]``, where a base class's module has them."""
     found = re.fullmatch(r"(?:\w+\.)?Unpack\[(\w+)\]", annotation) if isinstance(annotation, str) else None
-    options = names.get(found[1]) if found else None
+    homes = [sys.modules.get(base.__module__) for base in getattr(kind, "__mro__", ())] if found else []
+    options = next((getattr(home, found[1]) for home in homes if found and hasattr(home, found[1])), None)
     return set(options.__annotations__) if hasattr(options, "__total__") else None
 
 

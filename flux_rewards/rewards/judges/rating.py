@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from flux_rewards.data import RewardOutput, Sample
 from flux_rewards.errors import ConfigError
-from flux_rewards.rewards.judges.judge import Judge, JudgeOptions
 from flux_rewards.rewards.judges.material import NOTICE, message
+from flux_rewards.rewards.judges.sample_judge import SampleJudge
 from flux_rewards.rewards.judges.verdicts.labelled import read_rating
 from flux_rewards.rewards.judges.verdicts.objects import entry_of, find_object, score_of
 from flux_rewards.rewards.judges.verdicts.probabilities import probabilities_of, shares
@@ -19,13 +19,14 @@ from flux_rewards.validation import checked_text, number, one_of
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from flux_rewards.chat.client import Messages
     from flux_rewards.chat.reply import Reply
-    from flux_rewards.rewards.judges.exchange import Exchange
+    from flux_rewards.rewards.judges.judge import JudgeOptions
 
 __all__ = ["RatingJudge", "json_form", "read_score"]
 
 
-class RatingJudge(Judge):
+class RatingJudge(SampleJudge):
     """The number that a judge gives on a scale; by default moved to [0, 1].
 
     Three ways to get it. ``answer="text"``: the judge thinks aloud and ends with ``Score: 8``. ``"json"``: it answers
@@ -65,7 +66,10 @@ class RatingJudge(Judge):
     """
 
     optional_fields: Sequence[str] | None = ()
-    example_config: ClassVar[Mapping[str, Any]] = {**Judge.example_config, "criteria": "Is it right, clear and brief?"}
+    example_config: ClassVar[Mapping[str, Any]] = {
+        **SampleJudge.example_config,
+        "criteria": "Is it right, clear and brief?",
+    }
 
     def __init__(
         self,
@@ -109,26 +113,9 @@ class RatingJudge(Judge):
             self.optional_fields = ("metadata",)
         self.min_mass = number(min_mass, "min_mass", self.name, low=0.0, high=1.0)
 
-    def compute_rewards(self, samples: Sequence[Sample]) -> list[Any]:
-        """One request a sample, all of them side by side."""
-
-        def job(sample: Sample) -> Any:
-            return lambda exchange: self._judged(sample, exchange)
-
-        return self.ask_side_by_side([job(sample) for sample in samples])
-
-    async def _judged(self, sample: Sample, exchange: Exchange) -> RewardOutput:
-        verdict = await exchange.ask(
-            lambda: [message(self._task(sample), *self.shown(sample), self._how_to_answer())],
-            self._read,
-            self._form(),
-            slow_to_build=self.shows_media,
-        )
-        score, mass = verdict.value
-        metadata = {**verdict.metadata, "scores": {"score": score}}
-        if mass is not None:
-            metadata["mass"] = mass
-        return RewardOutput(None if score is None else self._scale.scaled(score), metadata=metadata)  # type: ignore[arg-type]
+    def messages(self, sample: Sample) -> Messages:
+        """The task, what is shown, and how to answer."""
+        return [message(self._task(sample), *self.shown(sample), self._how_to_answer())]
 
     def _task(self, sample: Sample) -> str:
         return (
@@ -149,7 +136,8 @@ class RatingJudge(Judge):
             f"after it:\n{self.label}: <a number of {self._scale}{not_applicable}>"
         )
 
-    def _form(self) -> dict[str, Any]:
+    def form(self, sample: Sample) -> dict[str, Any]:  # noqa: ARG002  # the same for all
+        """Log-probabilities, or JSON, are asked for."""
         if self.answer == "logprobs":
             return {"logprobs": True, "top_logprobs": 20}
         if self.answer == "json":
@@ -157,17 +145,21 @@ class RatingJudge(Judge):
             return {"response_format": json_form({"reasoning": {"type": "string"}, "score": {"type": kind}})}
         return {}
 
-    def _read(self, reply: Reply) -> tuple[float | None, float | None]:
+    def read(self, reply: Reply, sample: Sample) -> RewardOutput:  # noqa: ARG002  # the same for all
+        """The score, on its scale."""
+        metadata: dict[str, Any] = {}
         if self.answer == "logprobs":
             digits = self._scale.whole_numbers or ()
             answers = [str(digit) for digit in digits]
             weights = shares(reply, answers, min_mass=self.min_mass)
-            mean = sum(digit * weight for digit, weight in zip(digits, weights, strict=True))
-            return mean, min(1.0, sum(probabilities_of(reply, answers)))
-        text = spoken(reply)
-        if self.answer == "json":
-            return read_score(text, self._scale, allow_na=self.allow_na), None
-        return read_rating(text, self._scale, self.label, allow_na=self.allow_na), None
+            score: float | None = sum(digit * weight for digit, weight in zip(digits, weights, strict=True))
+            metadata["mass"] = min(1.0, sum(probabilities_of(reply, answers)))
+        elif self.answer == "json":
+            score = read_score(spoken(reply), self._scale, allow_na=self.allow_na)
+        else:
+            score = read_rating(spoken(reply), self._scale, self.label, allow_na=self.allow_na)
+        metadata["scores"] = {"score": score}
+        return RewardOutput(None if score is None else self._scale.scaled(score), metadata=metadata)  # type: ignore[arg-type]
 
 
 def read_score(text: str, scale: Scale, *, allow_na: bool = False) -> float | None:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from flux_rewards.chat.content import plain
-from flux_rewards.rewards.judges.judge import Judge, JudgeOptions
 from flux_rewards.rewards.judges.material import message, text_of
 from flux_rewards.rewards.judges.rubric import Aspect, mean_of
+from flux_rewards.rewards.judges.sample_judge import SampleJudge
 from flux_rewards.rewards.judges.verdicts.scale import Scale
 from flux_rewards.rewards.judges.verdicts.sections import read_sections
 from flux_rewards.rewards.judges.verdicts.spoken import spoken
@@ -16,9 +16,10 @@ from flux_rewards.rewards.judges.verdicts.spoken import spoken
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from flux_rewards.chat.client import Messages
     from flux_rewards.chat.reply import Reply
     from flux_rewards.data import RewardOutput, Sample
-    from flux_rewards.rewards.judges.exchange import Exchange
+    from flux_rewards.rewards.judges.judge import JudgeOptions
 
 __all__ = ["RationalRewardsEdit", "RationalRewardsT2I", "read_rational"]
 
@@ -57,12 +58,12 @@ def read_rational(text: str, aspects: Sequence[str]) -> dict[str, float | None]:
     return {name: None if score is None else min(max(score, _SCALE.low), _SCALE.high) for name, score in scores.items()}
 
 
-class _RationalRewards(Judge, abstract=True):
+class _RationalRewards(SampleJudge, abstract=True):
     """What both share."""
 
     bounds = (0.0, 1.0)
     optional_fields: Sequence[str] | None = ()
-    example_config: ClassVar[Mapping[str, Any]] = {**Judge.example_config}
+    example_config: ClassVar[Mapping[str, Any]] = {**SampleJudge.example_config}
     aspects: ClassVar[tuple[str, ...]]
 
     def __init__(self, vlm_model: str, fields: Sequence[str], **options: Unpack[JudgeOptions]) -> None:
@@ -75,34 +76,24 @@ class _RationalRewards(Judge, abstract=True):
         }
         super().__init__(vlm_model, fields=fields, **{**defaults, **options})
 
-    def compute_rewards(self, samples: Sequence[Sample]) -> list[Any]:
-        """One request a sample, all of them side by side."""
-
-        def job(sample: Sample) -> Any:
-            return lambda exchange: self._judged(sample, exchange)
-
-        return self.ask_side_by_side([job(sample) for sample in samples])
-
-    async def _judged(self, sample: Sample, exchange: Exchange) -> RewardOutput:
-        verdict = await exchange.ask(lambda: self._messages(sample), self._read, slow_to_build=True)
-        aspects = [Aspect(name, "", _SCALE, optional=name == _MAY_BE_NA) for name in self.aspects]
-        row = mean_of(aspects, verdict.value)
-        row.metadata = {**verdict.metadata, "scores": verdict.value}
-        return row
-
-    def _read(self, reply: Reply) -> dict[str, float | None]:
-        return read_rational(spoken(reply), self.aspects)
-
-    def _images(self, sample: Sample) -> list[Any]:
-        raise NotImplementedError
-
-    def _messages(self, sample: Sample) -> list[dict[str, Any]]:
+    def messages(self, sample: Sample) -> Messages:
+        """The instruction, the images and the rubric, in the form that the model was trained on."""
         kind = "generation" if "image_faithfulness" not in self.aspects else "editing"
         instruction = f"User Instruction: {plain(text_of(sample, 'prompt'))}"
         return [
             message(f"You are an expert image {kind} evaluator.", role="system"),
             message(instruction, *self._images(sample), self._rubric()),
         ]
+
+    def read(self, reply: Reply, sample: Sample) -> RewardOutput:  # noqa: ARG002  # the same for all
+        """The mean, and the aspects as parts."""
+        scores = read_rational(spoken(reply), self.aspects)
+        row = mean_of([Aspect(name, "", _SCALE, optional=name == _MAY_BE_NA) for name in self.aspects], scores)
+        row.metadata = {"scores": scores}
+        return row
+
+    def _images(self, sample: Sample) -> list[Any]:
+        raise NotImplementedError
 
     def _rubric(self) -> str:
         described = "\n".join(

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from flux_rewards.chat.content import plain
 from flux_rewards.data import RewardOutput, Sample
 from flux_rewards.errors import ConfigError, InputError, brief, close_match
-from flux_rewards.rewards.judges.judge import Judge, JudgeOptions
 from flux_rewards.rewards.judges.material import NOTICE, message
 from flux_rewards.rewards.judges.rating import json_form
+from flux_rewards.rewards.judges.sample_judge import SampleJudge
 from flux_rewards.rewards.judges.verdicts.objects import entry_of, find_object, folded, score_of
 from flux_rewards.rewards.judges.verdicts.scale import Scale
 from flux_rewards.rewards.judges.verdicts.spoken import spoken
@@ -20,7 +20,9 @@ from flux_rewards.validation import number
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from flux_rewards.rewards.judges.exchange import Exchange
+    from flux_rewards.chat.client import Messages
+    from flux_rewards.chat.reply import Reply
+    from flux_rewards.rewards.judges.judge import JudgeOptions
 
 __all__ = ["Aspect", "RubricJudge", "aspects_of", "mean_of", "read_aspects"]
 
@@ -115,7 +117,7 @@ def mean_of(aspects: Sequence[Aspect], scores: Mapping[str, float | None]) -> Re
     return RewardOutput(value, parts=parts)  # type: ignore[arg-type]
 
 
-class RubricJudge(Judge):
+class RubricJudge(SampleJudge):
     """The weighted mean of several aspects, each rated by a judge in one reply; each aspect is a part of the result.
 
     Args:
@@ -144,7 +146,7 @@ class RubricJudge(Judge):
     """
 
     optional_fields: Sequence[str] | None = ()
-    example_config: ClassVar[Mapping[str, Any]] = {**Judge.example_config, "aspects": {"clear": "Is it clear?"}}
+    example_config: ClassVar[Mapping[str, Any]] = {**SampleJudge.example_config, "aspects": {"clear": "Is it clear?"}}
 
     def __init__(
         self,
@@ -171,26 +173,25 @@ class RubricJudge(Judge):
         if aspects_key is not None:
             self.optional_fields = ("metadata",)
 
-    def compute_rewards(self, samples: Sequence[Sample]) -> list[Any]:
-        """One request a sample, all of them side by side."""
-
-        def job(sample: Sample) -> Any:
-            return lambda exchange: self._judged(sample, exchange)
-
-        return self.ask_side_by_side([job(sample) for sample in samples])
-
-    async def _judged(self, sample: Sample, exchange: Exchange) -> RewardOutput:
+    def messages(self, sample: Sample) -> Messages:
+        """The aspects, what is shown, and how to answer."""
         aspects = self._aspects_for(sample)
-        kinds = {aspect.name: ["number", "null"] if aspect.optional else "number" for aspect in aspects}
+        return [message(_task(aspects), *self.shown(sample), _how_to_answer(aspects))]
+
+    def form(self, sample: Sample) -> dict[str, Any]:
+        """JSON with a key for each aspect is asked for."""
+        kinds = {
+            aspect.name: ["number", "null"] if aspect.optional else "number" for aspect in self._aspects_for(sample)
+        }
         properties = {"reasoning": {"type": "string"}, **{name: {"type": kind} for name, kind in kinds.items()}}
-        verdict = await exchange.ask(
-            lambda: [message(_task(aspects), *self.shown(sample), _how_to_answer(aspects))],
-            lambda reply: read_aspects(spoken(reply), aspects),
-            {"response_format": json_form(properties)},
-            slow_to_build=self.shows_media,
-        )
-        row = mean_of(aspects, verdict.value)
-        row.metadata = {**verdict.metadata, "scores": verdict.value}
+        return {"response_format": json_form(properties)}
+
+    def read(self, reply: Reply, sample: Sample) -> RewardOutput:
+        """The mean, and the aspects as parts."""
+        aspects = self._aspects_for(sample)
+        scores = read_aspects(spoken(reply), aspects)
+        row = mean_of(aspects, scores)
+        row.metadata = {"scores": scores}
         return row
 
     def _aspects_for(self, sample: Sample) -> Sequence[Aspect]:

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from flux_rewards.chat.content import plain
-from flux_rewards.rewards.judges.judge import Judge, JudgeOptions
 from flux_rewards.rewards.judges.material import Part, message, text_of
 from flux_rewards.rewards.judges.pairwise import PairwiseJudge
 from flux_rewards.rewards.judges.rubric import Aspect, mean_of
+from flux_rewards.rewards.judges.sample_judge import SampleJudge
 from flux_rewards.rewards.judges.verdicts.choices import TIE, read_better_image
 from flux_rewards.rewards.judges.verdicts.labelled import read_rating
 from flux_rewards.rewards.judges.verdicts.scale import Scale
@@ -19,9 +19,10 @@ from flux_rewards.validation import number, one_of
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from flux_rewards.chat.client import Messages
     from flux_rewards.chat.reply import Reply
     from flux_rewards.data import RewardOutput, Sample
-    from flux_rewards.rewards.judges.exchange import Exchange
+    from flux_rewards.rewards.judges.judge import JudgeOptions
 
 __all__ = ["UnifiedReward", "UnifiedRewardPairwise", "read_unified"]
 
@@ -50,7 +51,7 @@ def read_unified(text: str, version: str) -> dict[str, float]:
     return found
 
 
-class UnifiedReward(Judge):
+class UnifiedReward(SampleJudge):
     """UnifiedReward's score of an image for its prompt, ``score / 5``, in [0.2, 1].
 
     Args:
@@ -79,7 +80,7 @@ class UnifiedReward(Judge):
 
     bounds = _SCALE.bounds
     optional_fields: Sequence[str] | None = ()
-    example_config: ClassVar[Mapping[str, Any]] = {**Judge.example_config}
+    example_config: ClassVar[Mapping[str, Any]] = {**SampleJudge.example_config}
 
     def __init__(
         self,
@@ -100,22 +101,15 @@ class UnifiedReward(Judge):
         self.weights = weights
         self._aspects = [Aspect(name, "", _SCALE, 1.0 if weights is None else weights.get(name, 0.0)) for name in names]
 
-    def compute_rewards(self, samples: Sequence[Sample]) -> list[Any]:
-        """One request a sample, all of them side by side."""
+    def messages(self, sample: Sample) -> Messages:
+        """The image, and the instruction with the caption."""
+        return [message(self.shown(sample, fields=["image"])[-1], self._instruction(sample))]
 
-        def job(sample: Sample) -> Any:
-            return lambda exchange: self._judged(sample, exchange)
-
-        return self.ask_side_by_side([job(sample) for sample in samples])
-
-    async def _judged(self, sample: Sample, exchange: Exchange) -> RewardOutput:
-        verdict = await exchange.ask(
-            lambda: [message(self.shown(sample, fields=["image"])[-1], self._instruction(sample))],
-            self._read,
-            slow_to_build=True,
-        )
-        row = mean_of(self._aspects, verdict.value)
-        row.metadata = {**verdict.metadata, "scores": verdict.value}
+    def read(self, reply: Reply, sample: Sample) -> RewardOutput:  # noqa: ARG002  # the same for all
+        """The score, or the mean of three, which are parts then."""
+        scores = read_unified(spoken(reply), self.version)
+        row = mean_of(self._aspects, scores)
+        row.metadata = {"scores": scores}
         if self.version == "1.5":
             row.parts = {}
         return row
@@ -136,9 +130,6 @@ class UnifiedReward(Judge):
             "Alignment Score (1-5): X\nCoherence Score (1-5): Y\nStyle Score (1-5): Z\n"
             f"Text Caption: [{caption}]"
         )
-
-    def _read(self, reply: Reply) -> dict[str, float | None]:
-        return {**read_unified(spoken(reply), self.version)}
 
 
 class UnifiedRewardPairwise(PairwiseJudge):
@@ -162,7 +153,7 @@ class UnifiedRewardPairwise(PairwiseJudge):
     """
 
     optional_fields: Sequence[str] | None = ()
-    example_config: ClassVar[Mapping[str, Any]] = {**Judge.example_config}
+    example_config: ClassVar[Mapping[str, Any]] = {**SampleJudge.example_config}
 
     def __init__(
         self,

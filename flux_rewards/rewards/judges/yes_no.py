@@ -5,23 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from flux_rewards.data import RewardOutput, Sample
+from flux_rewards.data import RewardOutput
 from flux_rewards.errors import ConfigError
-from flux_rewards.rewards.judges.judge import Judge, JudgeOptions
 from flux_rewards.rewards.judges.material import NOTICE, TEXTS, message
+from flux_rewards.rewards.judges.sample_judge import SampleJudge
 from flux_rewards.rewards.judges.verdicts.probabilities import probabilities_of, shares
 from flux_rewards.validation import checked_text, number
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from flux_rewards.chat.client import Messages
     from flux_rewards.chat.reply import Reply
-    from flux_rewards.rewards.judges.exchange import Exchange
+    from flux_rewards.data import Sample
+    from flux_rewards.rewards.judges.judge import JudgeOptions
 
 __all__ = ["YesNoJudge"]
 
 
-class YesNoJudge(Judge):
+class YesNoJudge(SampleJudge):
     """The probability that a judge answers "Yes" rather than "No", in [0, 1], from the first token of its reply.
 
     ``P(Yes) / (P(Yes) + P(No))`` of the log-probabilities of the 20 likeliest first tokens; nothing is sampled, so the
@@ -60,7 +62,7 @@ class YesNoJudge(Judge):
 
     bounds = (0.0, 1.0)
     optional_fields = ()
-    example_config: ClassVar = {**Judge.example_config}
+    example_config: ClassVar = {**SampleJudge.example_config}
 
     def __init__(
         self,
@@ -87,30 +89,18 @@ class YesNoJudge(Judge):
         self.merge_variants = merge_variants
         self.min_mass = number(min_mass, "min_mass", self.name, low=0.0, high=1.0)
 
-    def compute_rewards(self, samples: Sequence[Sample]) -> list[Any]:
-        """One question a sample, all of them side by side."""
-
-        def job(sample: Sample) -> Any:
-            return lambda exchange: self._judged(sample, exchange)
-
-        return self.ask_side_by_side([job(sample) for sample in samples])
-
-    async def _judged(self, sample: Sample, exchange: Exchange) -> RewardOutput:
-        verdict = await exchange.ask(
-            lambda: [message(*self.material_of(sample), self.filled_in(self.question, sample))],
-            self._read,
-            {"logprobs": True, "top_logprobs": 20},
-            slow_to_build=self.shows_media,
-        )
-        score, mass = verdict.value
-        return RewardOutput(score, metadata={**verdict.metadata, "mass": mass})
-
-    def material_of(self, sample: Sample) -> list[Any]:
-        """What is put before the question."""
+    def messages(self, sample: Sample) -> Messages:
+        """What is shown, and then the question."""
         notice = [NOTICE] if any(field in TEXTS for field in self.fields) else []
-        return [*notice, *self.shown(sample)]
+        return [message(*notice, *self.shown(sample), self.filled_in(self.question, sample))]
 
-    def _read(self, reply: Reply) -> tuple[float, float]:
+    def form(self, sample: Sample) -> dict[str, Any]:  # noqa: ARG002  # the same for all
+        """The log-probabilities of the first token are asked for."""
+        return {"logprobs": True, "top_logprobs": 20}
+
+    def read(self, reply: Reply, sample: Sample) -> RewardOutput:  # noqa: ARG002  # the same for all
+        """The share of the positive answer."""
         answers = [self.positive, self.negative]
         positive, _ = shares(reply, answers, merge_variants=self.merge_variants, min_mass=self.min_mass)
-        return positive, min(1.0, sum(probabilities_of(reply, answers, merge_variants=self.merge_variants)))
+        mass = min(1.0, sum(probabilities_of(reply, answers, merge_variants=self.merge_variants)))
+        return RewardOutput(positive, metadata={"mass": mass})
