@@ -7,22 +7,26 @@ import hashlib
 import io
 import re
 import unicodedata
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["fenced", "image_part", "plain"]
+__all__ = ["fenced", "image_part", "marked", "plain"]
 
-# What chat templates and processors of images act upon: <|im_end|>, <｜User｜>, </s>, [INST], <start_of_turn>, ...
+# What chat templates and processors of images act upon: <|im_end|>, <｜User｜>, <|turn>, </s>, [INST], <image>, ... All
+# have one spelling and no blank within, which leaves code such as "x |> f" and "impl<S>" alone.
 _CONTROL_TOKEN = re.compile(
-    r"<(?=[|｜][^<>\n]{1,60}[|｜]>)"
-    r"|<(?=/?(?:s|bos|eos|pad|unk|mask|cls|sep|image|video|audio|img|IMG_CONTEXT|[a-z_]*(?:start|end)_of_[a-z_]+"
-    r"|[a-z_]+_(?:token|pad|soft_token))>)"
-    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|IMG|IMG_BREAK|IMG_END)\])"
-    r"|<(?=</?SYS>>)",
-    re.IGNORECASE,
+    r"<(?=[|｜][^<>\s]{1,60}[|｜]>|[|｜][A-Za-z_]+>|[A-Za-z_]+[|｜]>)"
+    r"|<(?=/?(?:s|bos|eos|pad|unk|mask|cls|sep|image|video|audio|img|IMG_CONTEXT|im_start|im_end|im_patch"
+    r"|[a-z_]*(?:start|end)_of_[a-z_]+|[a-z_]+_(?:token|pad|soft_token|placeholder))>)"
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|ARGS|CALL_ID|PREFIX|MIDDLE"
+    r"|SUFFIX|IMG|IMG_BREAK|IMG_END|AUDIO|BEGIN_AUDIO|THINK)\])"
+    r"|<(?=</?SYS>>)"
 )
+_MARK = "\0"
+"""Where the mark of a fence will be: no text can hold it, see `plain`."""
 
 
 def plain(text: str) -> str:
@@ -43,21 +47,26 @@ def plain(text: str) -> str:
 
 
 def fenced(label: str, text: str) -> str:
-    """A text between two lines that it cannot contain: what is within is material, and ends only at the second.
+    r"""A text between two lines that it cannot contain: what is within is material, and ends only at the second.
 
-    The lines hold a digest of the text, so that equal texts are asked about in equal words.
+    The lines get their mark with the message, see `marked`.
 
     Examples:
-        >>> print(fenced("response", "Fine."))
-        <<<response 06ddfbea
-        Fine.
-        response 06ddfbea>>>
+        >>> marked([fenced("response", "Fine.")])
+        ['<<<response b917f496\nFine.\nresponse b917f496>>>']
     """
-    text = plain(text)
-    mark = hashlib.sha256(text.encode()).hexdigest()[:8]
-    while mark in text:  # by chance only: a text cannot hold its own digest
+    return f"<<<{label} {_MARK}\n{plain(text)}\n{label} {_MARK}>>>"
+
+
+def marked(texts: Sequence[str]) -> list[str]:
+    """The texts of a message, with the mark of their fences: a digest of all of them.
+
+    So equal messages are equal to the last character, and nobody who writes one of the texts can know the mark.
+    """
+    mark = hashlib.sha256("\n".join(texts).encode()).hexdigest()[:8]
+    while any(mark in text for text in texts):  # by chance: a text cannot hold its own digest
         mark = hashlib.sha256(mark.encode()).hexdigest()[:8]
-    return f"<<<{label} {mark}\n{text}\n{label} {mark}>>>"
+    return [text.replace(_MARK, mark) for text in texts]
 
 
 def image_part(image: Image.Image, form: str = "png") -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flux_rewards.errors import ConfigError, InputError
 from flux_rewards.fingerprint import fingerprint
@@ -62,8 +62,8 @@ def in_content_order(
     return sorted(keys, key=keys.__getitem__), unread
 
 
-def check_shared(samples: Sequence[Sample], fields: Sequence[str]) -> None:
-    """Raise an `InputError` unless the samples of a group agree in the texts that are shown once.
+def check_shared(samples: Sequence[Sample], fields: Sequence[str], criteria_key: str | None = None) -> None:
+    """Raise an `InputError` unless the samples of a group agree in the texts that are shown once, and in the criteria.
 
     Examples:
         >>> from flux_rewards import Sample
@@ -72,10 +72,15 @@ def check_shared(samples: Sequence[Sample], fields: Sequence[str]) -> None:
     for field in fields:
         if field == "condition_images":
             continue  # what a group is goes by them; comparing pixels again would cost more than it finds
-        texts = [text_of(sample, field) for sample in samples]
-        if any(text != texts[0] for text in texts):
-            raise InputError(
-                f"the samples of a group are compared with each other, and differ in their {field}; give each "
-                f"{field} a group_id of its own",
-                field=field,
-            )
+        _check_agree([text_of(sample, field) for sample in samples], field, field)
+    if criteria_key is not None:
+        _check_agree([sample.metadata.get(criteria_key) for sample in samples], "metadata", f"{criteria_key!r}")
+
+
+def _check_agree(values: Sequence[Any], field: str, what: str) -> None:
+    if any(value != values[0] for value in values):
+        raise InputError(
+            f"the samples of a group are compared with each other, and differ in {what}; give those that belong "
+            "together a group_id of their own",
+            field=field,
+        )

@@ -228,6 +228,20 @@ class Judge(RewardFunction, abstract=True):
                 raise InputError("the judge's text has a place for it, and the sample has none", field=field)
         return filled(template, {field: text_of(sample, field) for field in places})
 
+    def check_criteria(self, criteria: str | None, key: str | None, parameter: str = "criteria") -> None:
+        """Check a template of a constructor, and the key under which samples may have their own in its place.
+
+        Raises:
+            ConfigError: There are neither, or the template cannot be used.
+        """
+        if criteria is None and key is None:
+            raise ConfigError(f"{parameter} says what is judged; give it, or {parameter}_key", reward=self.name)
+        if criteria is not None:
+            self.places_in(criteria, parameter)
+        if key is not None:
+            checked_text(key, f"{parameter}_key", self.name)
+            self.optional_fields = ("metadata",)
+
     def criteria_text(self, sample: Sample, criteria: str | None, key: str | None) -> str:
         """A sample's own criteria, as they are, where it has any at `key`; else those of the judge, filled in.
 
@@ -238,7 +252,7 @@ class Judge(RewardFunction, abstract=True):
         if own is None and criteria is not None:
             return self.filled_in(criteria, sample)
         if not isinstance(own, str) or not own.strip():
-            message = f"expected the criteria, a text, at the key {key!r}, found {brief(own)}"
+            message = f"expected a text to judge by at the key {key!r}, found {brief(own)}"
             raise InputError(f"{message}; the judge has none of its own", field="metadata")
         return plain(own)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flux_rewards.chat.content import fenced, image_part
+from flux_rewards.chat.content import fenced, image_part, marked
 from flux_rewards.errors import ConfigError, InputError, brief, close_match
 from flux_rewards.media import Place, raw_frames
 from flux_rewards.media.images import as_pil
@@ -125,6 +125,8 @@ def material(
 def message(*parts: Part | str, role: str = "user") -> dict[str, Any]:
     r"""One message of texts and images; texts that follow each other are one, and a message of text only is text.
 
+    The fences of its texts get their mark here.
+
     Examples:
         >>> message("Look:", "closely.")
         {'role': 'user', 'content': 'Look:\n\nclosely.'}
@@ -136,6 +138,8 @@ def message(*parts: Part | str, role: str = "user") -> dict[str, Any]:
             joined[-1] = _text(f"{joined[-1]['text']}\n\n{entry['text']}")
         else:
             joined.append(entry)
+    texts = iter(marked([part["text"] for part in joined if part["type"] == "text"]))
+    joined = [_text(next(texts)) if part["type"] == "text" else part for part in joined]
     only_text = len(joined) == 1 and joined[0]["type"] == "text"
     return {"role": role, "content": joined[0]["text"] if only_text else joined}
 

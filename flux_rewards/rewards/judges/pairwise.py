@@ -86,6 +86,7 @@ class PairwiseJudge(Judge):
     Args:
         vlm_model: The model's name at the endpoint.
         criteria: What makes one better; ``{prompt}`` and ``{reference}`` stand for the group's own.
+            None where each group brings its own.
         fields: What is shown; see `Judge`. ``prompt``, ``reference`` and ``condition_images`` are shown once.
         answer: ``"text"``: the judge thinks aloud and ends with ``Verdict: A``, ``B`` or ``tie``; ``"logprobs"``: it
             answers with a letter, and what is won is ``P(A) / (P(A) + P(B))``, the mean of both orders.
@@ -94,6 +95,7 @@ class PairwiseJudge(Judge):
             other, or in one more.
         seed: For the choice of pairs, which also goes by content: the place in the batch makes no difference.
         min_mass: With ``"logprobs"``, see `YesNoJudge`.
+        criteria_key: Where the samples' `metadata` have the criteria of their group, in place of `criteria`.
         **options: Of every judge; see `Judge`.
 
     Of a group of one, the reward does not apply. Equal texts tie without being asked about. A comparison that fails
@@ -120,7 +122,7 @@ class PairwiseJudge(Judge):
     def __init__(
         self,
         vlm_model: str,
-        criteria: str,
+        criteria: str | None = None,
         fields: Sequence[str] = ("prompt", "response"),
         *,
         answer: str = "text",
@@ -128,14 +130,16 @@ class PairwiseJudge(Judge):
         max_pairs: int | None = None,
         seed: int = 0,
         min_mass: float = 0.01,
+        criteria_key: str | None = None,
         **options: Unpack[JudgeOptions],
     ) -> None:
         self.answer = one_of(answer, "answer", options.get("name") or type(self).__name__, ("text", "logprobs"))
         if answer == "logprobs":
             options.setdefault("max_tokens", 1)
         super().__init__(vlm_model, fields=fields, **options)
-        self.places_in(criteria, "criteria")
+        self.check_criteria(criteria, criteria_key)
         self.criteria = criteria
+        self.criteria_key = criteria_key
         self.compared = compared_fields(self.fields, self.name)
         self.both_orders = bool(both_orders)
         self.max_pairs = None if max_pairs is None else whole_number(max_pairs, "max_pairs", self.name, low=1)
@@ -144,7 +148,7 @@ class PairwiseJudge(Judge):
 
     def compute_rewards(self, samples: Sequence[Sample]) -> list[Any]:
         """One group: a request for each pair and order, all of them side by side."""
-        check_shared(samples, [field for field in self.required_fields if field in SHARED])
+        check_shared(samples, [field for field in self.required_fields if field in SHARED], self.criteria_key)
         order, unread = in_content_order(samples, self.compared, self.seed)
         candidates = [samples[row] for row in order]
         # Each is read and encoded once for each name, however many pairs it is in.
@@ -187,7 +191,7 @@ class PairwiseJudge(Judge):
         task = (
             "You are a careful and impartial judge. Two candidates, A and B, are shown below. Decide which of them is "
             "better by these criteria; neither their order nor their length counts by itself:\n\n"
-            f"{self.filled_in(self.criteria, sample)}\n\n{NOTICE}"
+            f"{self.criteria_text(sample, self.criteria, self.criteria_key)}\n\n{NOTICE}"
         )
         return [message(task, *(self.shown(sample, fields=once) if once else []), *one, *other, answer)]
 

@@ -32,12 +32,14 @@ class RankingJudge(Judge):
 
     Args:
         vlm_model: The model's name at the endpoint.
-        criteria: What makes a response good; ``{prompt}`` and ``{reference}`` stand for the group's own.
+        criteria: What makes a response good; ``{prompt}`` and ``{reference}`` stand for the group's own. None
+            where each group brings its own.
         fields: What is shown; see `Judge`. ``prompt``, ``reference`` and ``condition_images`` are shown once.
         score_range: (worst, best).
         scaling: What becomes of a score; see `RatingJudge`.
         max_group: Responses in one request, at most; a larger group is an error, not a worse judgement.
         seed: For the order in which they are shown.
+        criteria_key: Where the samples' `metadata` have the criteria of their group, in place of `criteria`.
         **options: Of every judge; see `Judge`. `max_tokens` must hold all scores.
 
     An id that is missing from the reply, or comes twice with different scores, fails alone; an id that nobody gave
@@ -61,21 +63,23 @@ class RankingJudge(Judge):
     def __init__(
         self,
         vlm_model: str,
-        criteria: str,
+        criteria: str | None = None,
         fields: Sequence[str] = ("prompt", "response"),
         *,
         score_range: tuple[float, float] = (0, 10),
         scaling: str = "unit",
         max_group: int = 32,
         seed: int = 0,
+        criteria_key: str | None = None,
         **options: Unpack[JudgeOptions],
     ) -> None:
         self._scale = Scale.of(score_range, scaling, options.get("name") or type(self).__name__)
         self.bounds = self._scale.bounds
         options.setdefault("max_tokens", 4096)
         super().__init__(vlm_model, fields=fields, **options)
-        self.places_in(criteria, "criteria")
+        self.check_criteria(criteria, criteria_key)
         self.criteria = criteria
+        self.criteria_key = criteria_key
         self._compared = compared_fields(self.fields, self.name)
         self.max_group = whole_number(max_group, "max_group", self.name, low=1)
         self.seed = whole_number(seed, "seed", self.name, low=0)
@@ -88,7 +92,7 @@ class RankingJudge(Judge):
                 "it, or use PairwiseJudge",
                 reward=self.name,
             )
-        check_shared(samples, [field for field in self.required_fields if field in SHARED])
+        check_shared(samples, [field for field in self.required_fields if field in SHARED], self.criteria_key)
         order, unread = in_content_order(samples, self._compared, self.seed)
         ids = {row: f"R{place}" for place, row in enumerate(order, 1)}
         shown = self.readable([samples[row] for row in order], [ids[row] for row in order], self._compared)
@@ -132,7 +136,7 @@ class RankingJudge(Judge):
             f"You are a careful and impartial judge. {len(ids)} candidates are shown below, each under its id. "
             f"Score every one of them on a scale of {self._scale}, where {self._scale.high:g} is best, in view of the "
             "others, by these criteria; neither their order nor their length counts by itself:\n\n"
-            f"{self.filled_in(self.criteria, sample)}\n\n{NOTICE}"
+            f"{self.criteria_text(sample, self.criteria, self.criteria_key)}\n\n{NOTICE}"
         )
         shared = self.shown(sample, fields=once) if once else []
         how = (

@@ -93,10 +93,7 @@ class RatingJudge(SampleJudge):
         if answer == "logprobs":
             options.setdefault("max_tokens", 1)
         super().__init__(vlm_model, fields=fields, **options)
-        if criteria is None and criteria_key is None:
-            raise ConfigError("criteria says what is rated; give it, or criteria_key", reward=self.name)
-        if criteria is not None:
-            self.places_in(criteria, "criteria")
+        self.check_criteria(criteria, criteria_key)
         checked_text(label, "label", self.name)
         if answer == "logprobs" and self._scale.whole_numbers is None:
             raise ConfigError(
@@ -109,8 +106,6 @@ class RatingJudge(SampleJudge):
         self.label = label
         self.allow_na = allow_na
         self.criteria_key = criteria_key
-        if criteria_key is not None:
-            self.optional_fields = ("metadata",)
         self.min_mass = number(min_mass, "min_mass", self.name, low=0.0, high=1.0)
 
     def messages(self, sample: Sample) -> Messages:

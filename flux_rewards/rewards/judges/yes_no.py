@@ -32,8 +32,10 @@ class YesNoJudge(SampleJudge):
     Args:
         vlm_model: The model's name at the endpoint.
         question: Asked about what is shown. ``{prompt}`` and ``{reference}`` stand for the sample's own; without them
-            all samples are asked the same. It should ask for one of the two answers.
+            all samples are asked the same. It should ask for one of the two answers. None where each sample brings its
+            own.
         fields: What is shown beside the question; see `Judge`.
+        question_key: Where a sample's `metadata` has its own question, in place of `question`.
         positive: The answer whose probability it is; one token.
         negative: The other one.
         merge_variants: `` yes``, ``YES`` and so on count as ``Yes``.
@@ -67,9 +69,10 @@ class YesNoJudge(SampleJudge):
     def __init__(
         self,
         vlm_model: str,
-        question: str = 'Does this figure show "{prompt}"? Please answer Yes or No.',
+        question: str | None = 'Does this figure show "{prompt}"? Please answer Yes or No.',
         fields: Sequence[str] = ("image",),
         *,
+        question_key: str | None = None,
         positive: str = "Yes",
         negative: str = "No",
         merge_variants: bool = True,
@@ -78,12 +81,13 @@ class YesNoJudge(SampleJudge):
     ) -> None:
         options.setdefault("max_tokens", 1)
         super().__init__(vlm_model, fields=fields, **options)
-        self.places_in(question, "question")
+        self.check_criteria(question, question_key, "question")
         checked_text(positive, "positive", self.name)
         checked_text(negative, "negative", self.name)
         if positive.strip().casefold() == negative.strip().casefold():
             raise ConfigError(f"positive and negative are both {positive!r}", reward=self.name)
         self.question = question
+        self.question_key = question_key
         self.positive = positive
         self.negative = negative
         self.merge_variants = merge_variants
@@ -92,7 +96,7 @@ class YesNoJudge(SampleJudge):
     def messages(self, sample: Sample) -> Messages:
         """What is shown, and then the question."""
         notice = [NOTICE] if any(field in TEXTS for field in self.fields) else []
-        return [message(*notice, *self.shown(sample), self.filled_in(self.question, sample))]
+        return [message(*notice, *self.shown(sample), self.criteria_text(sample, self.question, self.question_key))]
 
     def form(self, sample: Sample) -> dict[str, Any]:  # noqa: ARG002  # the same for all
         """The log-probabilities of the first token are asked for."""
