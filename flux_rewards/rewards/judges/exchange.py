@@ -59,7 +59,8 @@ class Exchange:
 
     Args:
         client: Whom.
-        request: All of a request but its messages.
+        request: All of a request but its messages and its form.
+        over: What stands over all of it.
         timeout: Seconds for one request.
         max_retries: Further requests after a failure that may pass.
         retry_unreadable: Further requests after a reply that cannot be read.
@@ -71,6 +72,7 @@ class Exchange:
         self,
         client: ChatClient,
         request: Mapping[str, Any],
+        over: Mapping[str, Any],
         *,
         timeout: float,
         max_retries: int,
@@ -80,10 +82,10 @@ class Exchange:
     ) -> None:
         self._adopt = adopt
         self._client = client
-        self._request = request
+        self._request, self._over = request, over
         self._timeout, self._max_retries, self._until = timeout, max_retries, until
         self._retry_unreadable = retry_unreadable
-        self._samples_replies = request.get("temperature") != 0
+        self._samples_replies = {**request, **over}.get("temperature") != 0
 
     async def ask(
         self,
@@ -117,7 +119,7 @@ class Exchange:
         for turn in itertools.count(1):
             reply = await self._client.ask(
                 messages,
-                {**self._request, **(extra or {})},
+                {**self._request, **(extra or {}), **self._over},
                 timeout=self._timeout,
                 max_retries=self._max_retries,
                 until=self._until,

@@ -183,7 +183,7 @@ class Judge(RewardFunction, abstract=True):
     def request(self) -> dict[str, Any]:
         """What is the same for all requests."""
         sampling = {"temperature": self.temperature, "max_completion_tokens": self.max_tokens}
-        return {**{name: value for name, value in sampling.items() if value is not None}, **(self.extra_body or {})}
+        return {name: value for name, value in sampling.items() if value is not None}
 
     def shown(self, sample: Sample, name: str = "", fields: Sequence[str] | None = None) -> list[Part]:
         """The parts of a message that show a sample."""
@@ -260,6 +260,7 @@ class Judge(RewardFunction, abstract=True):
         return Exchange(
             client,
             request,
+            self.extra_body or {},
             timeout=self.timeout,
             max_retries=self.max_retries,
             retry_unreadable=self.retry_unreadable,
