@@ -319,6 +319,10 @@ class RewardBatch:
             errors.update((positions[row], reason) for row, reason in piece.errors.items())
             for name, part in piece.parts.items():
                 parts.setdefault(name, []).append((positions, part))
+        for positions, piece in pieces:  # what failed has failed in all its parts
+            for name in parts.keys() - piece.parts.keys():
+                unknown = RewardBatch(np.full(len(piece), np.nan), errors=dict(piece.errors))
+                parts[name].append((positions, unknown))
         return RewardBatch(
             rewards,
             tokens,

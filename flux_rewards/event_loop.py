@@ -14,11 +14,12 @@ import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from flux_rewards.errors import ContractError
-from flux_rewards.threads import RenewedLock, this_thread
+from flux_rewards.errors import ComputeError, ContractError
+from flux_rewards.threads import RenewedLock, WorkerPool, this_thread
 
 if TYPE_CHECKING:
     from flux_rewards.threads import Stop
@@ -27,8 +28,27 @@ __all__ = ["close_on", "run_in_background"]
 
 T = TypeVar("T")
 
+LOOK_EVERY = 5.0
+"""Seconds after which a waiting thread looks whether the loop still runs."""
 EXIT_SECONDS = 2.0
 """How long the end of the interpreter waits for clients to say goodbye."""
+
+
+class _Helpers(ThreadPoolExecutor):
+    """What looks up names and encodes images for the loop, in threads of the library.
+
+    The interpreter ends asyncio's own before the threads that wait for them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(max_workers=1)  # asyncio wants this class; none of its threads is ever started
+        self._pool = WorkerPool(16, name="flux-rewards-event-loop-helper")
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        return self._pool.submit(fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self._pool.shutdown(wait, cancel_futures=cancel_futures, timeout=EXIT_SECONDS)
 
 
 class _Background:
@@ -37,6 +57,7 @@ class _Background:
     def __init__(self) -> None:
         self.process = os.getpid()
         self.loop = asyncio.new_event_loop()
+        self.loop.set_default_executor(_Helpers())
         self.thread = threading.Thread(target=self.loop.run_forever, name="flux-rewards-event-loop", daemon=True)
         self.goodbyes: dict[int, Callable[[], Awaitable[None]]] = {}
         self._leaving: set[asyncio.Task[None]] = set()  # a loop holds its tasks weakly
@@ -45,6 +66,21 @@ class _Background:
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+
+    def wait(self, future: Future[T]) -> T:
+        """The result, as long as there is a loop that could give it."""
+        while True:
+            try:
+                return future.result(timeout=LOOK_EVERY)
+            except FutureTimeoutError:
+                if future.done():
+                    raise  # the coroutine's own
+                if not self.thread.is_alive():
+                    raise ComputeError("the library's event loop has ended, and this call with it") from None
+            except CancelledError:
+                if self.closing and threading.current_thread().daemon and not this_thread.in_pool:
+                    threading.Event().wait()  # the interpreter ends, and this thread with it: without a traceback
+                raise
 
     def forget(self, key: int) -> None:
         """Say goodbye for an owner that is gone."""
@@ -82,15 +118,15 @@ class _Background:
 
 _lock = RenewedLock()
 _current: _Background | None = None
-_of_parents: list[_Background] = []
-"""Loops of the process that this one was forked from: never used, and never collected, which would close sockets."""
+_left_behind: list[_Background] = []
+"""Loops of the process that this one was forked from, or that ended: never collected, which would close sockets."""
 
 
 def _background() -> _Background:
     global _current  # noqa: PLW0603  # one for the process is what this is about
     with _lock:
-        if _current is not None and _current.process != os.getpid():
-            _of_parents.append(_current)
+        if _current is not None and (_current.process != os.getpid() or not _current.thread.is_alive()):
+            _left_behind.append(_current)
             _current = None
         if _current is None:
             _current = _Background()
@@ -99,7 +135,7 @@ def _background() -> _Background:
 
 @atexit.register
 def _close() -> None:
-    if _current is not None and _current.process == os.getpid():
+    if _current is not None and _current.process == os.getpid() and _current.thread.is_alive():
         _current.close()
 
 
@@ -132,11 +168,7 @@ def run_in_background(coroutine: Coroutine[Any, Any, T], stopped: Stop | None = 
     if stopped is not None:
         stopped.subscribe(cancel)
     try:
-        return future.result()
-    except CancelledError:
-        if background.closing and threading.current_thread().daemon and not this_thread.in_pool:
-            threading.Event().wait()  # the interpreter ends, and this thread with it: without a traceback
-        raise
+        return background.wait(future)
     finally:
         future.cancel()  # where the wait was interrupted; a future that is done stays as it is
         if stopped is not None:

@@ -96,6 +96,9 @@ class Executor:
         # What is known already is looked up first, so that the rest is cut into full chunks.
         tasks = [then for task in tasks for then in ([task] if task.units is None else job.run(task))]
         wide = set() if this_thread.in_pool else _wide(tasks)  # a worker must not wait for its own pool
+        around = this_thread.stopped  # of the call in whose author's code this one is made
+        if around is not None:
+            around.subscribe(job.cancel)
         try:
             if wide:
                 self.start(job, [task for task in tasks if id(task.leaf) in wide])
@@ -106,6 +109,9 @@ class Executor:
         except BaseException:
             job.cancel()
             raise
+        finally:
+            if around is not None:
+                around.unsubscribe(job.cancel)
 
     def start(self, job: Job, tasks: Sequence[Task]) -> None:
         """Hand tasks to the pool as lanes come free, the leaves in turn so that none waits behind another."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import itertools
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -84,7 +85,7 @@ class Parametrised:
     settings: ClassVar[tuple[str, ...]] = ()
     """Attributes that may also be set after construction, and that travel with the object."""
     secret_parameters: ClassVar[Sequence[str]] = ()
-    """Credentials, given by keyword: a pickle and a configuration leave them out."""
+    """Credentials: a pickle and a configuration leave them out, and two objects are equal without them."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Capture the arguments."""
@@ -126,6 +127,10 @@ class Parametrised:
             name: value for name, value in named.items() if isinstance(value, (bool, int, float, str, type(None)))
         }
 
+    def _told(self) -> dict[str, Any]:
+        """All parameters but the secret ones."""
+        return {name: value for name, value in self.all_parameters.items() if name not in self.secret_parameters}
+
     def __repr__(self) -> str:
         shown = (f"{name}={_shown(name, value)}" for name, value in self.parameters.items())
         return f"{type(self).__name__}({', '.join(shown)})"
@@ -133,18 +138,21 @@ class Parametrised:
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other) or not isinstance(other, Parametrised):
             return NotImplemented
-        return same(self.all_parameters, other.all_parameters) and same(self._state(), other._state())
+        return same(self._told(), other._told()) and same(self._state(), other._state())
 
     def __hash__(self) -> int:
         return hash(type(self))  # equal objects have one type; parameters need not be hashable
 
     def __reduce__(self) -> tuple[Any, ...]:
         args, kwargs = vars(self)["_flux_arguments"]
-        kept = {
-            name: LeftBehind() if name in self.secret_parameters and value is not None else value
-            for name, value in kwargs.items()
-        }
-        return _rebuild, (type(self), args, kept, self._state())
+        if self.secret_parameters:
+            names = list(inspect.signature(type(self).__init__).parameters)[1:]
+            args = tuple(self._sendable(name, value) for name, value in itertools.zip_longest(names[: len(args)], args))
+            kwargs = {name: self._sendable(name, value) for name, value in kwargs.items()}
+        return _rebuild, (type(self), args, kwargs, self._state())
+
+    def _sendable(self, name: str | None, value: Any) -> Any:
+        return LeftBehind() if name in self.secret_parameters and value is not None else value
 
     def __copy__(self) -> Self:
         args, kwargs = vars(self)["_flux_arguments"]

@@ -82,7 +82,11 @@ def checked_text(value: Any, parameter: str, reward: str) -> str:
         >>> checked_text("Score", "label", "judge")
         'Score'
     """
-    if not isinstance(value, str) or not value.strip():
+    if (
+        not isinstance(value, str)
+        or not value.strip()
+        or (not value.isprintable() and "\ud800" <= max(value) <= "\udfff")
+    ):
         raise ConfigError(f"{parameter} must be a text, found {brief(value)}", reward=reward)
     return value
 

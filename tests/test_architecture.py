@@ -15,7 +15,7 @@ PACKAGE = Path(flux_rewards.__file__).parent
 FLOORS: list[list[str]] = [
     ["errors", "sqlite_handle"],
     ["fingerprint", "callables", "validation", "lanes", "naming", "stats", "transience", "threads", "store"],
-    ["data", "parameters", "meaning", "event_loop", "backoff", "shared"],
+    ["data", "parameters", "meaning", "event_loop", "backoff", "shared", "plain"],
     ["grouping"],
     ["media", "contract", "streams"],
     ["chunks"],

@@ -22,7 +22,7 @@ __all__ = ["ChatClient", "Endpoint", "Messages", "client_of"]
 
 Messages = Sequence[Mapping[str, Any]]
 
-LARGEST_BODY = 16 * 2**20
+LARGEST_BODY = 2 * 2**20
 """Bytes of an answer; a verdict has a few thousand."""
 LARGEST_ERROR = 64 * 2**10
 """Bytes that are read of an answer that is an error."""
@@ -77,6 +77,8 @@ class ChatClient:
         self._openai = openai.AsyncOpenAI(
             base_url=endpoint.url, api_key=endpoint.api_key, max_retries=0, http_client=http
         )
+        self.has_answered = False
+        """Whether it ever has, but for errors."""
         close_on(self, self._openai.close)
 
     async def ask(
@@ -124,11 +126,16 @@ class ChatClient:
         started = clock()
         try:
             body = await asyncio.wait_for(self._body(messages, request, timeout), timeout)
-            text = self._without_key(body.decode(errors="replace"))
-            reply = read_reply(text, url=self.endpoint.url)
-            return replace(reply, text=self._without_key(reply.text), latency=clock() - started)
+            reply = read_reply(body.decode(errors="replace"), url=self.endpoint.url, hide=self._without_key)
+            self.has_answered = True
+            return replace(
+                reply,
+                text=self._without_key(reply.text),
+                refusal=reply.refusal and self._without_key(reply.refusal),
+                latency=clock() - started,
+            )
         except RemoteError as error:
-            failure = RemoteError(str(error), retryable=error.retryable)
+            failure = RemoteError(self._without_key(str(error)), retryable=error.retryable)
         except asyncio.TimeoutError:
             failure = RemoteError(f"{self.endpoint.url} did not answer within {timeout:g} s", retryable=True)
         except Exception as error:  # noqa: BLE001  # the SDK's, its transport's: each is read for what it says
@@ -173,7 +180,7 @@ class ChatClient:
     def _without_key(self, text: str) -> str:
         """A server may send back what it was sent, as it is or in the escapes of JSON."""
         key = self.endpoint.api_key
-        if len(key) > 5:  # not "EMPTY"
+        if len(key) >= 8:  # not "EMPTY", or another word that anything may hold
             for form in (key, json.dumps(key)[1:-1], "".join(f"\\u{ord(character):04x}" for character in key)):
                 text = text.replace(form, "[key]")
         return text

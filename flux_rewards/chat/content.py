@@ -18,11 +18,14 @@ __all__ = ["fenced", "image_part", "marked", "plain"]
 # What chat templates and processors of images act upon: <|im_end|>, <｜User｜>, <|turn>, </s>, [INST], <image>, ... All
 # have one spelling and no blank within, which leaves code such as "x |> f" and "impl<S>" alone.
 _CONTROL_TOKEN = re.compile(
-    r"<(?=[|｜][^<>\s]{1,60}[|｜]>|[|｜][A-Za-z_]+>|[A-Za-z_]+[|｜]>)"
+    r"<(?=[|｜][^<>\s]{1,200}[|｜]>|[|｜][A-Za-z_]+>|[A-Za-z_]+[|｜]>)"
     r"|<(?=/?(?:s|bos|eos|pad|unk|mask|cls|sep|image|video|audio|img|IMG_CONTEXT|im_start|im_end|im_patch"
-    r"|[a-z_]*(?:start|end)_of_[a-z_]+|[a-z_]+_(?:token|pad|soft_token|placeholder))>)"
+    r"|think|tool_call|tool_response|sop|eop|__media__|global-img|fake_token_around_image|row_\d+_col_\d+|extra_id_\d+"
+    r"|unused\d+"
+    r"|[a-z_]{0,40}(?:start|begin|end)_of_[a-z_]{1,40}|[a-z_]{1,40}_(?:token|pad|soft_token|placeholder))>)"
     r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT|ARGS|CALL_ID|PREFIX|MIDDLE"
-    r"|SUFFIX|IMG|IMG_BREAK|IMG_END|AUDIO|BEGIN_AUDIO|THINK)\])"
+    r"|SUFFIX|IMG|IMG_BREAK|IMG_END|AUDIO|BEGIN_AUDIO|THINK"
+    r"|MODEL_SETTINGS|gMASK|sMASK|MASK)\])"
     r"|<(?=</?SYS>>)"
 )
 _MARK = "\0"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ class Reply:
     Attributes:
         text: What it said; empty where it said nothing.
         finish_reason: Why it stopped: ``"stop"``, ``"length"``, ``"content_filter"``, ...; None where it is not told.
+            In lower case.
         first_token: The likeliest tokens at its first place, with their log-probabilities; None where none came.
         refusal: What it said instead of an answer.
         prompt_tokens: Tokens of the question; None where it is not told.
@@ -50,12 +51,13 @@ def clipped(text: str, length: int = 300) -> str:
     return text if len(text) <= length else f"{text[:half]} [...] {text[-half:]}"
 
 
-def read_reply(body: str, *, url: str) -> Reply:
+def read_reply(body: str, *, url: str, hide: Callable[[str], str] = str) -> Reply:
     """Read the body of an answer with status 200.
 
     Args:
         body: JSON in the form of OpenAI's chat completions.
         url: Who sent it, for messages.
+        hide: Takes credentials out of a text, before it is cut short for a message.
 
     Raises:
         RemoteError: It is something else: another page, JSON that was cut short, an error, no choices.
@@ -69,26 +71,26 @@ def read_reply(body: str, *, url: str) -> Reply:
     except (ValueError, RecursionError) as error:
         looks_cut = body.lstrip()[:1] in ("{", "[")
         hint = "" if looks_cut else "; is api_base_url right? It usually ends in /v1"
-        found = clipped(body)
+        found = clipped(hide(body))
         message = f"{url} answered with something that is not JSON ({error}): {found!r}{hint}"
         raise RemoteError(message, retryable=looks_cut) from None
     failure: Any = answer.get("error") if isinstance(answer, dict) else None
     if failure:
         code = failure.get("code") if isinstance(failure, dict) else None
         transient = isinstance(code, int) and (code == 429 or code >= 500)
-        raise RemoteError(f"{url} answered with an error: {clipped(str(failure))}", retryable=transient)
+        raise RemoteError(f"{url} answered with an error: {clipped(hide(str(failure)))}", retryable=transient)
     choices = answer.get("choices") if isinstance(answer, dict) else None
     choice = choices[0] if isinstance(choices, list) and choices else None
     said = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(said, dict):
-        raise RemoteError(f"{url} answered without choices[0].message: {clipped(body)!r}", retryable=True)
+        raise RemoteError(f"{url} answered without choices[0].message: {clipped(hide(body))!r}", retryable=True)
     usage = answer.get("usage")
     usage = usage if isinstance(usage, dict) else {}
     return Reply(
         _text(said.get("content")),
-        finish_reason=choice.get("finish_reason") if isinstance(choice.get("finish_reason"), str) else None,
+        finish_reason=_reason(choice.get("finish_reason")),
         first_token=_first_token(choice.get("logprobs"), url),
-        refusal=said.get("refusal") or None,
+        refusal=str(said["refusal"]) if said.get("refusal") else None,
         prompt_tokens=_count(usage.get("prompt_tokens")),
         completion_tokens=_count(usage.get("completion_tokens")),
     )
@@ -97,8 +99,16 @@ def read_reply(body: str, *, url: str) -> Reply:
 def _text(content: Any) -> str:
     """Text, or parts of which some are text."""
     if isinstance(content, list):
-        return "".join(str(part.get("text") or "") for part in content if isinstance(part, Mapping))
-    return content if isinstance(content, str) else ""
+        content = "".join(str(part.get("text") or "") for part in content if isinstance(part, Mapping))
+    # Half a character could not be written to a file.
+    return content.encode(errors="replace").decode() if isinstance(content, str) else ""
+
+
+def _reason(value: Any) -> str | None:
+    """A word; some servers send an object of which that is the type."""
+    if isinstance(value, Mapping):
+        value = value.get("type")
+    return None if value is None else str(value).lower()
 
 
 def _count(value: Any) -> int | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from flux_rewards.chat.reply import Reply, clipped
-from flux_rewards.errors import JudgeError, RemoteError
+from flux_rewards.errors import ComputeError, JudgeError, RemoteError
 from flux_rewards.event_loop import run_in_background
 from flux_rewards.threads import this_thread
 
@@ -21,8 +21,8 @@ __all__ = ["Exchange", "Verdict", "side_by_side"]
 
 T = TypeVar("T")
 
-_FOR_ALL = (401, 403, 404)
-"""Statuses that say nothing about a sample: the key, the address or the model's name is wrong."""
+_FOR_ALL = (403, 404)
+"""Statuses that say nothing about a sample where nothing else was ever answered: the address, or the model's name."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,11 @@ class Exchange:
         self._retry_unreadable = retry_unreadable
         self._samples_replies = {**request, **over}.get("temperature") != 0
 
+    def ends_all(self, error: BaseException) -> bool:
+        """Whether a failure says nothing about its sample: all others would fail alike."""
+        status = getattr(error, "status", None)
+        return status == 401 or (status in _FOR_ALL and not self._client.has_answered)
+
     async def ask(
         self,
         build: Callable[[], Messages],
@@ -115,11 +120,12 @@ class Exchange:
         async def messages() -> Messages:
             return await asyncio.to_thread(built) if slow_to_build else build()
 
+        request = {**self._request, **(extra or {}), **self._over}
         attempts, spent = 0, []
         for turn in itertools.count(1):
             reply = await self._client.ask(
                 messages,
-                {**self._request, **(extra or {}), **self._over},
+                {name: value for name, value in request.items() if value is not None},
                 timeout=self._timeout,
                 max_retries=self._max_retries,
                 until=self._until,
@@ -165,48 +171,64 @@ async def _all(
     *,
     stop_at_failure: bool,
 ) -> list[T | Exception | None]:
-    clock = asyncio.get_running_loop().time
-    until = clock() + deadline
-    exchange = start(until)
-    tasks: list[asyncio.Task[T | Exception]] = []
-    ended_by: list[Exception] = []
+    until = asyncio.get_running_loop().time() + deadline
+    call = _Call(start(until), stop_at_failure=stop_at_failure)
+    rows = await call.run(jobs, until)
+    late = RemoteError(
+        f"not answered within the deadline of {deadline:g} s for all {len(rows)} of the call; raise deadline, or "
+        "max_concurrent where the endpoint bears it",
+        retryable=True,
+    )
+    given_up = call.in_their_place if call.ended_by is not None else late
+    found = [given_up if isinstance(row, asyncio.CancelledError) else row for row in rows]
+    # None alone would say that the reward does not apply.
+    assert call.ended_by is None or any(isinstance(row, Exception) for row in found)  # noqa: S101
+    return found
 
-    async def run(job: Callable[[Exchange], Awaitable[T]]) -> T | Exception:
+
+class _Call:
+    """The jobs of one call, until they are done or one of them ends all."""
+
+    def __init__(self, exchange: Exchange, *, stop_at_failure: bool) -> None:
+        self.ended_by: Exception | None = None
+        self.in_their_place: Exception | None = None
+        """What those failed of that were given up: None where that makes no difference."""
+        self._exchange = exchange
+        self._stop_at_failure = stop_at_failure
+        self._tasks: list[asyncio.Task[Any]] = []
+
+    async def run(self, jobs: Sequence[Callable[[Exchange], Awaitable[Any]]], until: float) -> list[Any]:
+        """What each returned or raised, or that it was cancelled."""
         try:
-            return await job(exchange)
+            for job in jobs:
+                self._tasks.append(asyncio.ensure_future(self._row(job)))
+                if self.ended_by is not None:
+                    self._tasks[-1].cancel()
+                await asyncio.sleep(0)  # the first request is on its way while the second is prepared, and so on
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=until - asyncio.get_running_loop().time())
+        finally:
+            for task in self._tasks:
+                task.cancel()
+        return await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _row(self, job: Callable[[Exchange], Awaitable[Any]]) -> Any:
+        try:
+            return await job(self._exchange)
+        except (SystemExit, KeyboardInterrupt) as error:  # would end the loop, and every judge with it
+            return ComputeError(f"a judge's own code ended by {type(error).__name__}")
         except Exception as error:  # noqa: BLE001  # the row's own
-            for_all = getattr(error, "status", None) in _FOR_ALL
-            worthless = stop_at_failure and not getattr(error, "retryable", False)
-            if (for_all or worthless) and not ended_by:
-                ended_by.append(error)
-                for task in tasks:
-                    if task is not asyncio.current_task():
-                        task.cancel()
+            ends_all = self._exchange.ends_all(error)
+            if ends_all or (self._stop_at_failure and not getattr(error, "retryable", False)):
+                self._end(error, in_their_place=error if ends_all else None)
             return error
 
-    try:
-        for job in jobs:
-            tasks.append(asyncio.ensure_future(run(job)))
-            if ended_by:
-                tasks[-1].cancel()
-            await asyncio.sleep(0)  # the first request is on its way while the second is prepared, and so on
-        if tasks:
-            await asyncio.wait(tasks, timeout=until - clock())
-    finally:
-        for task in tasks:
-            task.cancel()
-    rows = await asyncio.gather(*tasks, return_exceptions=True)
-    return [_row(row, ended_by, deadline, len(tasks)) for row in rows]
-
-
-def _row(row: Any, ended_by: Sequence[Exception], deadline: float, count: int) -> Any:
-    if not isinstance(row, asyncio.CancelledError):
-        return row
-    if not ended_by:
-        message = f"not answered within the deadline of {deadline:g} s for all {count} of the call; raise deadline, "
-        return RemoteError(f"{message}or max_concurrent where the endpoint bears it", retryable=True)
-    first = ended_by[0]
-    return first if getattr(first, "status", None) in _FOR_ALL else None
+    def _end(self, error: Exception, in_their_place: Exception | None) -> None:
+        if self.ended_by is None:
+            self.ended_by, self.in_their_place = error, in_their_place
+            for task in self._tasks:
+                if task is not asyncio.current_task():
+                    task.cancel()
 
 
 def _sum(replies: Sequence[Reply], what: str) -> int | None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flux_rewards.errors import ConfigError, InputError
-from flux_rewards.fingerprint import fingerprint
+from flux_rewards.fingerprint import Memo, fingerprint
 from flux_rewards.rewards.judges.material import TEXTS, text_of
 
 if TYPE_CHECKING:
     from flux_rewards.data import Sample
 
-__all__ = ["SHARED", "check_shared", "compared_fields", "in_content_order"]
+__all__ = ["SHARED", "Contents", "check_shared", "compared_fields", "contents_of"]
 
 SHARED = ("prompt", "reference", "condition_images")
 """Fields that belong to the question, and are shown once."""
@@ -35,31 +35,42 @@ def compared_fields(fields: Sequence[str], reward: str) -> list[str]:
     return found
 
 
-def in_content_order(
-    samples: Sequence[Sample], fields: Sequence[str], seed: int
-) -> tuple[list[int], dict[int, InputError]]:
-    """Positions in an order that the seed and the content decide, and not where a sample stood in the batch.
+class Contents(NamedTuple):
+    """The distinct contents of a group.
 
-    Returns:
-        The order, and by position why a text cannot be read: such a sample is not in the order.
+    Attributes:
+        order: A position for each, in an order that the seed and the content decide: not the place in the batch.
+        like: For each position the one in `order` that has its content.
+        unread: By position, why a text cannot be read; such a sample is in neither.
+    """
+
+    order: list[int]
+    like: dict[int, int]
+    unread: dict[int, InputError]
+
+
+def contents_of(samples: Sequence[Sample], fields: Sequence[str], seed: int) -> Contents:
+    """What there is to compare: samples of one content are judged once.
 
     Examples:
         >>> from flux_rewards import Sample
-        >>> one, other = Sample(response="one"), Sample(response="other")
-        >>> there, back = ([one, other], [other, one])
-        >>> in_content_order(there, ["response"], 0)[0] == in_content_order(back, ["response"], 0)[0][::-1]
-        True
+        >>> found = contents_of([Sample(response="a"), Sample(response="b"), Sample(response="a")], ["response"], 0)
+        >>> sorted(found.order), found.like
+        ([0, 1], {0: 0, 1: 1, 2: 0})
     """
-    keys: dict[int, bytes] = {}
+    first: dict[bytes, int] = {}
+    like: dict[int, int] = {}
     unread: dict[int, InputError] = {}
+    memo: Memo = {}
     for row, sample in enumerate(samples):
         try:
             content = [text_of(sample, field) if field in TEXTS else getattr(sample, field) for field in fields]
         except InputError as error:
             unread[row] = error
         else:
-            keys[row] = hashlib.sha256(str(seed).encode() + fingerprint(content)).digest()
-    return sorted(keys, key=keys.__getitem__), unread
+            key = hashlib.sha256(str(seed).encode() + fingerprint(content, memo)).digest()
+            like[row] = first.setdefault(key, row)
+    return Contents([first[key] for key in sorted(first)], like, unread)
 
 
 def check_shared(samples: Sequence[Sample], fields: Sequence[str], criteria_key: str | None = None) -> None:
@@ -71,8 +82,11 @@ def check_shared(samples: Sequence[Sample], fields: Sequence[str], criteria_key:
     """
     for field in fields:
         if field == "condition_images":
-            continue  # what a group is goes by them; comparing pixels again would cost more than it finds
-        _check_agree([text_of(sample, field) for sample in samples], field, field)
+            memo: Memo = {}  # a source that the whole group shares is read once
+            found: list[Any] = [fingerprint(sample.condition_images, memo) for sample in samples]
+        else:
+            found = [text_of(sample, field) for sample in samples]
+        _check_agree(found, field, field)
     if criteria_key is not None:
         _check_agree([sample.metadata.get(criteria_key) for sample in samples], "metadata", f"{criteria_key!r}")
 

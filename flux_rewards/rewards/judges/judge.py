@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -146,9 +147,7 @@ class Judge(RewardFunction, abstract=True):
         self.retry_unreadable = whole_number(retry_unreadable, "retry_unreadable", self.name, low=0)
         self.temperature = None if temperature is None else number(temperature, "temperature", self.name, low=0.0)
         self.max_tokens = None if max_tokens is None else whole_number(max_tokens, "max_tokens", self.name, low=1)
-        if extra_body is not None and not isinstance(extra_body, Mapping):
-            raise ConfigError(f"extra_body must be a mapping, found {brief(extra_body)}", reward=self.name)
-        self.extra_body = extra_body
+        self.extra_body = _checked_extra(extra_body, self.name)
         check_frames(frames, self.name)
         self.frames = frames
         self.image_format = one_of(image_format, "image_format", self.name, ("png", "jpeg"))
@@ -290,12 +289,38 @@ def _checked_key(key: Any, where: str, reward: str) -> str:
     return stripped
 
 
+def _checked_extra(extra: Any, reward: str) -> Mapping[str, Any] | None:
+    """More of a request, which must be JSON, and not the question itself."""
+    if extra is None:
+        return None
+    if not isinstance(extra, Mapping):
+        raise ConfigError(f"extra_body must be a mapping, found {brief(extra)}", reward=reward)
+    for key in ("messages", "model", "stream", "n"):
+        if key in extra:
+            raise ConfigError(f"extra_body cannot set {key!r}, which the judge relies on", reward=reward)
+    try:
+        json.dumps(extra, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"extra_body must be JSON: {error}", reward=reward) from None
+    return extra
+
+
 def _checked_url(url: Any, reward: str) -> str:
-    parts = urlsplit(url) if isinstance(url, str) else None
-    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
-        message = f"api_base_url must be like 'http://localhost:8000/v1', found {brief(url)}"
-        raise ConfigError(message, reward=reward)
-    if parts.username or parts.password or parts.query:
+    """A base URL; in no message where it may hold credentials."""
+    try:
+        parts = urlsplit(url) if isinstance(url, str) else urlsplit("")
+        holds_more = bool(parts.username or parts.password or parts.query or "@" in str(url))
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:  # a port or an address that is none
+        holds_more, usable = "@" in str(url), False
+    if holds_more:
         message = "api_base_url holds credentials or a query; give the key as api_key, or in the environment"
         raise ConfigError(message, reward=reward)
-    return str(url).rstrip("/")
+    if not usable:
+        message = f"api_base_url must be like 'http://localhost:8000/v1', found {brief(url)}"
+        raise ConfigError(message, reward=reward)
+    base = str(url).rstrip("/")
+    if base.endswith("/chat/completions"):
+        shorter = base.removesuffix("/chat/completions")
+        raise ConfigError(f"api_base_url is where the API begins: {shorter!r}, not {base!r}", reward=reward)
+    return base

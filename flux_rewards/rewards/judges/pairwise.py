@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from flux_rewards.data import RewardOutput, Sample
 from flux_rewards.errors import InputError
-from flux_rewards.rewards.judges.group import SHARED, check_shared, compared_fields, in_content_order
+from flux_rewards.rewards.judges.exchange import Verdict
+from flux_rewards.rewards.judges.group import SHARED, check_shared, compared_fields, contents_of
 from flux_rewards.rewards.judges.judge import Judge, JudgeOptions
-from flux_rewards.rewards.judges.material import NOTICE, Part, message, text_of
+from flux_rewards.rewards.judges.material import NOTICE, Part, message
 from flux_rewards.rewards.judges.verdicts.choices import TIE, read_choice
 from flux_rewards.rewards.judges.verdicts.probabilities import shares
 from flux_rewards.rewards.judges.verdicts.spoken import spoken
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from flux_rewards.chat.reply import Reply
     from flux_rewards.rewards.judges.exchange import Exchange
 
-__all__ = ["PairwiseJudge", "chosen_pairs", "win_rates"]
+__all__ = ["PairwiseJudge", "chosen_pairs", "summary_of", "win_rates"]
 
 Pair = tuple[int, int]
 
@@ -45,36 +47,56 @@ def chosen_pairs(count: int, at_most: int | None, seed: int) -> list[Pair]:
     everyone = list(itertools.combinations(range(count), 2))
     if at_most is None or len(everyone) <= at_most:
         return everyone
-    # A round-robin tournament of shuffled players: each round has everybody once, but for one where they are odd.
-    players: list[int | None] = random.Random(seed).sample(range(count), count)  # noqa: S311  # repeatable, not secret
-    if count % 2:
-        players.append(None)
+    generator = random.Random(seed)  # noqa: S311  # repeatable, not secret
+    players = generator.sample(range(count), count)
+    places = _rounds(count, at_most) if count % 2 == 0 else _cycles(count, at_most, generator)
+    return sorted((min(pair), max(pair)) for one, other in places for pair in [(players[one], players[other])])
+
+
+def _rounds(count: int, at_most: int) -> list[Pair]:
+    """A round-robin tournament of an even number: each round has everybody once, and the last may be cut short."""
+    others = list(range(1, count))
     chosen: list[Pair] = []
     while len(chosen) < at_most:
-        half = len(players) // 2
-        for one, other in zip(players[:half], reversed(players[half:]), strict=True):
-            if one is not None and other is not None and len(chosen) < at_most:
-                chosen.append((min(one, other), max(one, other)))
-        players = [players[0], players[-1], *players[1:-1]]
-    return sorted(chosen)
+        seats = [0, *others]
+        chosen += [(seats[at], seats[-1 - at]) for at in range(count // 2)]
+        others = [others[-1], *others[:-1]]
+    return chosen[:at_most]
 
 
-def win_rates(count: int, wins: Mapping[Pair, float]) -> list[float | None]:
-    """For each thing the mean of what it won in its pairs; None for one that was in none.
+def _cycles(count: int, at_most: int, generator: random.Random) -> list[Pair]:
+    """Of an odd number in a circle: everybody with the two that are so many seats away; then some of the neighbours."""
+    full, left = divmod(at_most, count)
+    steps = generator.sample(range(2, count // 2 + 1), full)
+    chosen = [(at, (at + step) % count) for step in steps for at in range(count)]
+    apart = [(at, at + 1) for at in range(0, count - 1, 2)]  # no two of them share anybody
+    if left <= len(apart):
+        return chosen + apart[:left]
+    dropped = set(apart[: count - left])
+    return chosen + [pair for at in range(count) if (pair := (at, (at + 1) % count)) not in dropped]
+
+
+def win_rates(times: Mapping[int, int], wins: Mapping[Pair, float]) -> dict[int, float | None]:
+    """For each thing the mean of what it won; None for one that was compared with nothing.
 
     Args:
-        count: How many things.
+        times: By thing, how many there are of it: they tie with each other, and count so often for others.
         wins: By pair (i, j), what i won: 1, 0, or 1/2 for a tie; j won the rest.
 
     Examples:
-        >>> win_rates(3, {(0, 1): 1.0, (0, 2): 0.5, (1, 2): 0.0})
-        [0.75, 0.0, 0.75]
+        >>> win_rates({0: 1, 1: 1, 2: 1}, {(0, 1): 1.0, (0, 2): 0.5, (1, 2): 0.0})
+        {0: 0.75, 1: 0.0, 2: 0.75}
+        >>> win_rates({0: 2, 1: 1}, {(0, 1): 1.0})
+        {0: 0.75, 1: 0.0}
     """
-    won: list[list[float]] = [[] for _ in range(count)]
+    won = {thing: 0.5 * (count - 1) for thing, count in times.items()}
+    compared = {thing: count - 1 for thing, count in times.items()}
     for (one, other), share in wins.items():
-        won[one].append(share)
-        won[other].append(1.0 - share)
-    return [sum(shares) / len(shares) if shares else None for shares in won]
+        won[one] += share * times[other]
+        won[other] += (1.0 - share) * times[one]
+        compared[one] += times[other]
+        compared[other] += times[one]
+    return {thing: won[thing] / compared[thing] if compared[thing] else None for thing in times}
 
 
 class PairwiseJudge(Judge):
@@ -98,10 +120,10 @@ class PairwiseJudge(Judge):
         criteria_key: Where the samples' `metadata` have the criteria of their group, in place of `criteria`.
         **options: Of every judge; see `Judge`.
 
-    Of a group of one, the reward does not apply. Equal texts tie without being asked about. A comparison that fails
-    makes its two responses fail, and no other; a sample that cannot be read fails alone. Metadata: ``wins``,
-    ``comparisons``, ``disagreements`` (pairs in which the order decided), ``tokens`` and ``attempts`` of its
-    comparisons.
+    Of a group of one, the reward does not apply. Equal responses tie without being asked about, and count for others as
+    often as they are there. A comparison that fails makes its two responses fail, and no other; a sample that cannot be
+    read fails alone. Metadata, beside that of every judge (``verdict`` is the first of several): ``wins``,
+    ``comparisons`` and ``disagreements``, the pairs in which the order decided.
 
     Raises:
         ConfigError: An argument is out of its range, or `fields` has nothing to compare.
@@ -149,7 +171,7 @@ class PairwiseJudge(Judge):
     def compute_rewards(self, samples: Sequence[Sample]) -> list[Any]:
         """One group: a request for each pair and order, all of them side by side."""
         check_shared(samples, [field for field in self.required_fields if field in SHARED], self.criteria_key)
-        order, unread = in_content_order(samples, self.compared, self.seed)
+        order, like, unread = contents_of(samples, self.compared, self.seed)
         candidates = [samples[row] for row in order]
         # Each is read and encoded once for each name, however many pairs it is in.
         shown = {
@@ -158,20 +180,19 @@ class PairwiseJudge(Judge):
         }
         unread |= {row: parts for row, parts in shown["A"].items() if isinstance(parts, InputError)}
         order = [row for row in order if row not in unread]
-        places = chosen_pairs(len(order), self.max_pairs, self.seed)
-        pairs = [(order[one], order[other]) for one, other in places]
-        known = {pair: 0.5 for pair in pairs if self._equal(samples[pair[0]], samples[pair[1]])}
         asked: list[tuple[Pair, bool]] = []
-        for pair, at in zip(pairs, places, strict=True):
+        for one, other in chosen_pairs(len(order), self.max_pairs, self.seed):
             # In one order only, each is shown first about as often as second.
-            orders = (False, True) if self.both_orders else (sum(at) % 2 == 0,)
-            asked += [(pair, turned) for turned in orders if pair not in known]
+            orders = (False, True) if self.both_orders else ((one + other) % 2 == 0,)
+            asked += [((order[one], order[other]), turned) for turned in orders]
         jobs = []
         for pair, turned in asked:
             first, second = reversed(pair) if turned else pair
             jobs.append(self._job(samples[first], shown["A"][first], shown["B"][second]))
         answers = list(zip(asked, self.ask_side_by_side(jobs), strict=True))
-        return self._rows(len(samples), known, answers, unread)
+        times = Counter(like[row] for row in like if like[row] not in unread)
+        rows = {**self._rows({row: times[row] for row in order}, answers), **unread}
+        return [rows[like.get(row, row)] for row in range(len(samples))]
 
     def message_for(self, sample: Sample, one: Sequence[Part], other: Sequence[Part]) -> list[dict[str, Any]]:
         """The messages that ask which of two is better.
@@ -205,9 +226,6 @@ class PairwiseJudge(Judge):
         """What a request has beside the messages."""
         return {"logprobs": True, "top_logprobs": 20} if self.answer == "logprobs" else {}
 
-    def _equal(self, one: Sample, other: Sample) -> bool:
-        return self.compared == ["response"] and text_of(one, "response") == text_of(other, "response")
-
     def _job(self, sample: Sample, one: Any, other: Any) -> Any:
         async def compare(exchange: Exchange) -> Any:
             return await exchange.ask(lambda: self.message_for(sample, one, other), self.read, self.form())
@@ -215,49 +233,49 @@ class PairwiseJudge(Judge):
         return compare
 
     def _rows(
-        self,
-        count: int,
-        known: Mapping[Pair, float],
-        answers: Sequence[tuple[tuple[Pair, bool], Any]],
-        unread: Mapping[int, Exception],
-    ) -> list[Any]:
+        self, times: Mapping[int, int], answers: Sequence[tuple[tuple[Pair, bool], Any]]
+    ) -> dict[int, RewardOutput | Exception | None]:
         won: dict[Pair, list[float]] = {}
-        failed: dict[int, Exception | None] = dict(unread)
-        verdicts: dict[int, list[Any]] = {row: [] for row in range(count)}
+        failed: dict[int, Exception | None] = {}
+        verdicts: dict[int, list[Verdict[float]]] = {row: [] for row in times}
         for (pair, turned), answer in answers:
-            for row in pair:
-                if answer is None or isinstance(answer, Exception):
-                    failed.setdefault(row, answer)
-                else:
-                    verdicts[row].append(answer)
-            if answer is not None and not isinstance(answer, Exception):
+            if isinstance(answer, Verdict):
                 won.setdefault(pair, []).append(1.0 - answer.value if turned else answer.value)
+                for row in pair:
+                    verdicts[row].append(answer)
+                continue
+            for row in pair:
+                if failed.get(row) is None:  # what was given up because of another failure says nothing
+                    failed[row] = answer
         # Where both orders name a winner, and not the same one, the place decided.
         split = {pair for pair, shares in won.items() if len(shares) == 2 and (shares[0] - 0.5) * (shares[1] - 0.5) < 0}
-        wins = {**known, **{pair: sum(shares) / len(shares) for pair, shares in won.items()}}
-        rates = win_rates(count, wins)
-        rows: list[Any] = []
-        for row, rate in enumerate(rates):
-            if row in failed:
-                rows.append(failed[row])
-                continue
+        wins = {pair: sum(shares) / len(shares) for pair, shares in won.items()}
+        rates = win_rates(times, wins)
+        rows: dict[int, RewardOutput | Exception | None] = {}
+        for row, rate in rates.items():
             own = [pair for pair in wins if row in pair]
-            share = [wins[pair] if pair[0] == row else 1.0 - wins[pair] for pair in own]
             metadata = {
-                "wins": sum(share),
+                "wins": sum(wins[pair] if pair[0] == row else 1.0 - wins[pair] for pair in own),
                 "comparisons": len(own),
                 "disagreements": sum(pair in split for pair in own),
-                "tokens": total_tokens(verdicts[row]),
-                "attempts": sum(verdict.attempts for verdict in verdicts[row]),
+                **summary_of(verdicts[row]),
             }
-            rows.append(RewardOutput(rate, metadata=metadata))  # type: ignore[arg-type]
+            rows[row] = failed[row] if row in failed else RewardOutput(rate, metadata=metadata)  # type: ignore[arg-type]
         return rows
 
 
-def total_tokens(verdicts: Sequence[Any]) -> dict[str, int | None]:
-    """The tokens of several requests; None where an endpoint does not tell."""
-    found = {}
+def summary_of(verdicts: Sequence[Verdict[Any]]) -> dict[str, Any]:
+    """What several requests took together: the first reply, all tokens, the longest latency, all attempts."""
+    if not verdicts:
+        return {}
+    tokens = {}
     for kind in ("prompt", "completion"):
         counts = [getattr(verdict, f"{kind}_tokens") for verdict in verdicts]
-        found[kind] = None if None in counts else sum(counts)
-    return found
+        tokens[kind] = None if None in counts else sum(counts)
+    each = [verdict.metadata for verdict in verdicts]
+    return {
+        "verdict": each[0]["verdict"],
+        "tokens": tokens,
+        "latency": max(one["latency"] for one in each),
+        "attempts": sum(verdict.attempts for verdict in verdicts),
+    }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from flux_rewards.data import RewardOutput, Sample
 from flux_rewards.errors import ConfigError, InputError, JudgeError
-from flux_rewards.rewards.judges.group import SHARED, check_shared, compared_fields, in_content_order
+from flux_rewards.rewards.judges.group import SHARED, check_shared, compared_fields, contents_of
 from flux_rewards.rewards.judges.judge import Judge, JudgeOptions
 from flux_rewards.rewards.judges.material import NOTICE, Part, message
 from flux_rewards.rewards.judges.verdicts.rankings import read_ranking
@@ -42,8 +42,9 @@ class RankingJudge(Judge):
         criteria_key: Where the samples' `metadata` have the criteria of their group, in place of `criteria`.
         **options: Of every judge; see `Judge`. `max_tokens` must hold all scores.
 
-    An id that is missing from the reply, or comes twice with different scores, fails alone; an id that nobody gave
-    makes the reply useless. Metadata, beside that of every judge (the request is the group's): ``id``, ``scores``.
+    Equal responses are shown once, and get one score. An id that is missing from the reply, or comes twice with
+    different scores, fails alone; an id that nobody gave makes the reply useless. Metadata, beside that of every judge
+    (the request is the group's): ``id``, ``scores``.
 
     Raises:
         ConfigError: An argument is out of its range, or `fields` has nothing to compare.
@@ -93,7 +94,7 @@ class RankingJudge(Judge):
                 reward=self.name,
             )
         check_shared(samples, [field for field in self.required_fields if field in SHARED], self.criteria_key)
-        order, unread = in_content_order(samples, self._compared, self.seed)
+        order, like, unread = contents_of(samples, self._compared, self.seed)
         ids = {row: f"R{place}" for place, row in enumerate(order, 1)}
         shown = self.readable([samples[row] for row in order], [ids[row] for row in order], self._compared)
         parts: list[Part] = []
@@ -105,7 +106,8 @@ class RankingJudge(Judge):
                 parts += of_row
         outcome = self._ask(samples[0], ids, parts) if ids else {}
         scores = outcome if isinstance(outcome, dict) else dict.fromkeys(ids, outcome)
-        return [{**scores, **unread}[row] for row in range(len(samples))]
+        by_row: dict[int, Any] = {**scores, **unread}
+        return [by_row[like.get(row, row)] for row in range(len(samples))]
 
     def _ask(self, sample: Sample, ids: Mapping[int, str], parts: Sequence[Part]) -> Any:
         """A row by position, or what they all failed of."""

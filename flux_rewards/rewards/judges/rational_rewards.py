@@ -44,7 +44,7 @@ _DESCRIPTIONS = {
 
 
 def read_rational(text: str, aspects: Sequence[str]) -> dict[str, float | None]:
-    r"""The scores of a reply, cut to [1, 4] as in the original.
+    r"""The scores of a reply; one that is a little beyond [1, 4] is cut to it, as in the original.
 
     Raises:
         JudgeError: One is missing or cannot be read.
@@ -54,8 +54,7 @@ def read_rational(text: str, aspects: Sequence[str]) -> dict[str, float | None]:
         >>> read_rational(reply, ["text_faithfulness", "physical_quality"])
         {'text_faithfulness': 3.5, 'physical_quality': 2.0}
     """
-    scores = read_sections(text, {name: _ASPECTS[name] for name in aspects}, may_be_na=[_MAY_BE_NA])
-    return {name: None if score is None else min(max(score, _SCALE.low), _SCALE.high) for name, score in scores.items()}
+    return read_sections(text, {name: _ASPECTS[name] for name in aspects}, _SCALE, may_be_na=[_MAY_BE_NA])
 
 
 class _RationalRewards(SampleJudge, abstract=True):

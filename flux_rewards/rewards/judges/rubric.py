@@ -183,7 +183,8 @@ class RubricJudge(SampleJudge):
         kinds = {
             aspect.name: ["number", "null"] if aspect.optional else "number" for aspect in self._aspects_for(sample)
         }
-        properties = {"reasoning": {"type": "string"}, **{name: {"type": kind} for name, kind in kinds.items()}}
+        reasoning = {_reasons(self._aspects_for(sample)): {"type": "string"}}
+        properties = {**reasoning, **{name: {"type": kind} for name, kind in kinds.items()}}
         return {"response_format": json_form(properties)}
 
     def read(self, reply: Reply, sample: Sample) -> RewardOutput:
@@ -217,9 +218,15 @@ def _task(aspects: Sequence[Aspect]) -> str:
     )
 
 
+def _reasons(aspects: Sequence[Aspect]) -> str:
+    """The key of the reasons: another one than any aspect's."""
+    taken = {folded(aspect.name) for aspect in aspects}
+    return next(name for name in ("reasoning", "explanation", "thoughts", "because") if name not in taken)
+
+
 def _how_to_answer(aspects: Sequence[Aspect]) -> str:
     keys = ", ".join(f'"{plain(aspect.name)}": <number, {aspect.scale}>' for aspect in aspects)
-    return f'Answer with JSON of this form, with every key: {{"reasoning": "<in short>", {keys}}}'
+    return f'Answer with JSON of this form, with every key: {{"{_reasons(aspects)}": "<in short>", {keys}}}'
 
 
 def read_aspects(text: str, aspects: Sequence[Aspect]) -> dict[str, float | None]:

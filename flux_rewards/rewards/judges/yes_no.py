@@ -84,6 +84,9 @@ class YesNoJudge(SampleJudge):
         self.check_criteria(question, question_key, "question")
         checked_text(positive, "positive", self.name)
         checked_text(negative, "negative", self.name)
+        for answer in (positive, negative):
+            if len(answer.split()) > 1:
+                raise ConfigError(f"an answer must be one token, found {answer!r}", reward=self.name)
         if positive.strip().casefold() == negative.strip().casefold():
             raise ConfigError(f"positive and negative are both {positive!r}", reward=self.name)
         self.question = question

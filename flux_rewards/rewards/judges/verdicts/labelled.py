@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from flux_rewards.errors import JudgeError
 from flux_rewards.rewards.judges.verdicts.numbers import (
@@ -15,27 +15,35 @@ from flux_rewards.rewards.judges.verdicts.numbers import (
     on_scale,
     read_number,
     read_whole,
+    undecorated,
 )
 from flux_rewards.rewards.judges.verdicts.spoken import tidy
 
 if TYPE_CHECKING:
     from flux_rewards.rewards.judges.verdicts.scale import Scale
 
-__all__ = ["Reader", "read_rating", "the_only_one", "values_behind"]
+__all__ = ["LINE_START", "Reader", "bracketed", "last_line", "read_rating", "the_only_one", "values_behind"]
 
 _D = DECORATION
-_ASIDE = r"[*_`\"' ]*(?:[(\[](?P<aside>[^()\[\]\n]{1,40})[)\]])?"  # the scale, say: "Score (1-10): 8"
-_BEHIND = rf"(?!\w){_ASIDE}{_D}*?[:=](?P<gap>{_D}*)"
-_LINE_START = r"^(?:[^\w\n]|_|\d+[.)]\s)*"  # bullets, numbers, emoji, Markdown
+LINE_START = re.compile(r"(?:[^\w\n]|_)*(?:\d{1,3}[.)][ \t]+(?:[^\w\n]|_)*)?")
+"""Bullets, numbers, emoji, Markdown: what may stand before a label."""
+
+_BEHIND = rf"(?!\w)[*_`\"' ]*(?:[(\[](?P<aside>[^()\[\]\n]{{1,40}})[)\]])?{_D}*[:=]{_D}*"
 _STRONG = ("final", "overall", "total")
-_MARKED = re.compile(r"\\boxed\s*\{([^{}]*)\}|<(?:score|rating)>([^<>]*)</(?:score|rating)>", re.IGNORECASE)
-_TAGS = re.compile(r"</?(?:b|strong|em|i|u|p|br|span|code|h[1-6]|li)\s*/?>", re.IGNORECASE)
-_BRACKETS = re.compile(r"\[\[([^\[\]]*)\]\]")
-_RANGE = re.compile(r"\s*(?P<low>\d+(?:\.\d+)?)\s*(?:-|–|—|to|/)\s*(?P<high>\d+(?:\.\d+)?)\s*", re.IGNORECASE)
+_QUOTES = "\"'`“”„«»‹›‘"
+_BOXED = re.compile(
+    r"\\boxed\s?\{([^{}\n]*)\}|<(?:score|rating)>\s{0,8}([^<>\n]*?)\s{0,8}</(?:score|rating)>", re.IGNORECASE
+)
+_BRACKETED = re.compile(
+    rf"(?:.*\b(?:rating|score|verdict|choice|winner|judge?ment|decision)\b{_D}*:)?{_D}*?\[\[([^\[\]]*)\]\](?:{_D}|\.)*",
+    re.IGNORECASE,
+)
+_TAGS = re.compile(r"</?(?:b|strong|em|i|u|p|br|span|code|h[1-6]|li) ?/?>", re.IGNORECASE)
+_RANGE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:-|–|—|to|/)\s*(\d+(?:\.\d+)?)\s*", re.IGNORECASE)
 
 
 class Reader(Protocol):
-    """Reads a verdict at the beginning of a text, or, `alone`, where it is the whole text; None where there is none.
+    """Reads a verdict at the beginning of a line, or, `alone`, where it is all of it; None where there is none.
 
     `aside` is what stood in parentheses after the label.
     """
@@ -44,12 +52,20 @@ class Reader(Protocol):
         """The verdict, or None."""
 
 
+class _Candidate(NamedTuple):
+    strong: bool
+    amid: bool
+    quoted: bool
+    value: Any
+
+
 def values_behind(text: str, label: str, read: Reader) -> list[Any]:
     r"""What stands behind a label: its words, perhaps a parenthesis, then ``:`` or ``=``, then the verdict.
 
-    A "final", "overall" or "total" label stands above a plain one. It may stand amid a line, but not in quotes there,
-    and then a plain one that says otherwise is not passed over; a plain one stands at the beginning of a line. A label
-    with nothing behind it that can be read is passed over: the instruction may be repeated.
+    A label stands at the beginning of a line; a "final", "overall" or "total" one also amid a line, but not in quotes.
+    A final verdict stands above plain ones before it: not above one that follows, nor, amid a line, above any. What is
+    quoted, by ``>`` or in quotes, counts only where there is nothing else. A label with nothing behind it that can be
+    read is passed over: the instruction may be repeated.
 
     Args:
         text: Tidy.
@@ -57,30 +73,64 @@ def values_behind(text: str, label: str, read: Reader) -> list[Any]:
         read: Reads the verdict.
 
     Returns:
-        The verdicts behind the strongest label that has any.
+        The verdicts that decide.
 
     Examples:
-        >>> read = lambda text, *, alone, aside: text
+        >>> def read(text, *, alone, aside):
+        ...     return text
         >>> values_behind("Score: 3\n**Overall score:** 4", "Score", read)
         ['4']
     """
+    found = list(_candidates(text, label, read))
+    found = [candidate for candidate in found if not candidate.quoted] or found
+    last = max((at for at, candidate in enumerate(found) if candidate.strong and not candidate.amid), default=None)
+    if last is not None:
+        found = [candidate for at, candidate in enumerate(found) if candidate.strong or at > last]
+    for candidate in found:
+        if isinstance(candidate.value, JudgeError):
+            raise candidate.value
+    return [candidate.value for candidate in found]
+
+
+def _candidates(text: str, label: str, read: Reader) -> Iterator[_Candidate]:
     words = rf"{_D}+".join(re.escape(word) for word in label.split())
-    strong = words if label.split(maxsplit=1)[0].lower() in _STRONG else rf"(?:{'|'.join(_STRONG)}){_D}+{words}"
-    at_start = _found(rf"{_LINE_START}{strong}{_BEHIND}", text, read)
-    if at_start:
-        return at_start
-    amid = _found(rf"(?<![\w\"'`“”„«‘]){strong}{_BEHIND}", text, read)
-    return amid + _found(rf"{_LINE_START}{words}{_BEHIND}", text, read)
+    is_strong = label.split(maxsplit=1)[0].lower() in _STRONG
+    strong = re.compile(
+        rf"(?<!\w){words}{_BEHIND}" if is_strong else rf"(?<!\w)(?:{'|'.join(_STRONG)}){_D}+{words}{_BEHIND}",
+        re.IGNORECASE,
+    )
+    plain = re.compile(rf"{words}{_BEHIND}", re.IGNORECASE)
+    lines = text.split("\n")
+    for number, line in enumerate(lines):
+        start = LINE_START.match(line)
+        begin = start.end() if start else 0
+        at_start = strong.match(line, begin) or plain.match(line, begin)
+        if at_start is not None:
+            value = _value(lines, number, at_start, read)
+            if value is not None:
+                yield _Candidate(strong.match(line, begin) is not None, False, _is_quoted(line, begin), value)
+                continue
+        for amid in strong.finditer(line, begin + 1):
+            value = _value(lines, number, amid, read)
+            if value is not None:
+                yield _Candidate(True, True, line[: amid.start()].rstrip(" *")[-1:] in [*_QUOTES], value)
 
 
-def _found(pattern: str, text: str, read: Reader) -> list[Any]:
-    values = []
-    for found in re.finditer(pattern, text, re.IGNORECASE | re.MULTILINE):
-        line = text[found.end() :].partition("\n")[0]
-        value = read(line, alone="\n" in found["gap"], aside=found["aside"] or "")
-        if value is not None:
-            values.append(value)
-    return values
+def _value(lines: Sequence[str], number: int, label: re.Match[str], read: Reader) -> Any:
+    behind = lines[number][label.end() :]
+    alone = not undecorated(behind)
+    if alone:  # on the next line that has anything
+        behind = next((line for line in map(undecorated, lines[number + 1 :]) if line), "")
+    try:
+        return read(behind, alone=alone, aside=label["aside"] or "")
+    except JudgeError as error:
+        return error
+
+
+def _is_quoted(line: str, begin: int) -> bool:
+    before = line[:begin]
+    in_quotes = "{" not in before and any(mark in _QUOTES for mark in before)  # a brace: a key of JSON
+    return ">" in before or (in_quotes and line.rstrip(" .,*")[-1:] in [*_QUOTES])
 
 
 def the_only_one(values: Sequence[Any]) -> Any:
@@ -98,10 +148,20 @@ def the_only_one(values: Sequence[Any]) -> Any:
     return values[0]
 
 
+def last_line(text: str) -> str:
+    r"""The last line that says anything.
+
+    Examples:
+        >>> last_line("Well.\n[[8]]\n```")
+        '[[8]]'
+    """
+    return next((line for line in reversed(text.split("\n")) if undecorated(line)), "")
+
+
 def read_rating(
     text: str, scale: Scale, label: str = "Score", *, allow_na: bool = False, labelled: bool = False
 ) -> float | None:
-    r"""The number that a text gives behind its label, or, without any label, boxed or alone.
+    r"""The number that a text gives behind its label; without any label, boxed in its last line, or alone.
 
     Args:
         text: What was said, see `spoken`.
@@ -121,7 +181,7 @@ def read_rating(
         >>> read_rating("Of 3 criteria 2 are met.\n**Score:** 7/10", Scale(1, 10))
         7.0
     """
-    text = _TAGS.sub("", _MARKED.sub(lambda found: f"[[{found[1] or found[2] or ''}]]", tidy(text)))
+    text = _TAGS.sub("", _BOXED.sub(lambda found: f" {found[1] or found[2] or ''} ", tidy(text)))
     values = values_behind(text, label, functools.partial(_number, scale=scale))
     if not values and not labelled:
         values = [value for value in map(read_whole, _unlabelled(text)) if value is not None]
@@ -138,14 +198,29 @@ def read_rating(
 def _number(text: str, *, alone: bool, aside: str, scale: Scale) -> Number | str | None:
     number = read_whole(text) if alone else read_number(text)
     ends = _RANGE.fullmatch(aside)
-    if number is not None and ends is not None and (float(ends["low"]), float(ends["high"])) != (scale.low, scale.high):
+    if number is not None and ends is not None and (float(ends[1]), float(ends[2])) != (scale.low, scale.high):
         raise JudgeError(f"it is a score on a scale of {aside}, not of {scale}", "out_of_range")
     return number
 
 
 def _unlabelled(text: str) -> Iterator[str]:
-    yield from _BRACKETS.findall(text)
-    yield text
+    inside = bracketed(text)
+    if inside is not None:
+        yield inside
+    lines = [line for line in text.split("\n") if undecorated(line)]
+    if len(lines) == 1:
+        yield lines[0]
+
+
+def bracketed(text: str) -> str | None:
+    """What stands in double brackets at the end: as the last line, or behind a word such as "Rating:".
+
+    Examples:
+        >>> bracketed("It is fine. Rating: [[6]]"), bracketed("It says [[6]]")
+        ('6', None)
+    """
+    found = _BRACKETED.fullmatch(last_line(text))
+    return found[1].strip() if found else None
 
 
 def _named(value: Any) -> str:

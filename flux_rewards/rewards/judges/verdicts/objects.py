@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flux_rewards.errors import JudgeError, brief
-from flux_rewards.rewards.judges.verdicts.numbers import NOT_APPLICABLE, on_scale, read_whole
+from flux_rewards.rewards.judges.verdicts.labelled import LINE_START
+from flux_rewards.rewards.judges.verdicts.numbers import NOT_APPLICABLE, on_scale, read_whole, undecorated
 from flux_rewards.rewards.judges.verdicts.spoken import tidy
 
 if TYPE_CHECKING:
@@ -31,9 +32,8 @@ def _paired(pairs: list[tuple[str, Any]]) -> _Pairs:
     return found
 
 
-_KEY = re.compile(r"[\"']?([\w \-]+)[\"']?\s*:")
+_NEXT = re.compile(r'\\.|["{}]', re.DOTALL)
 _DECODER = json.JSONDecoder(object_pairs_hook=_paired, strict=False)  # line ends in strings are common
-_STRING = re.compile(r'"(?:[^"\\]|\\.)*"|[{}]', re.DOTALL)
 
 
 def folded(name: str) -> str:
@@ -53,28 +53,40 @@ def find_object(text: str, keys: Sequence[str]) -> Mapping[str, Any]:
         text: What was said.
         keys: Whatever their case and separators. Where one stands in something broken, that is not passed over.
 
+    It begins a line, or stands behind a colon, and nothing follows it, but for words behind a code fence: a quoted one
+    would be followed by the judge's own.
+
     Raises:
-        JudgeError: There is none, there are several that differ in those keys, or it is broken.
+        JudgeError: There is none, there are several that differ in those keys, it is broken, or amid a sentence.
 
     Examples:
         >>> find_object('Here: {"score": 8}', ["score"])
         {'score': 8}
     """
     wanted = {folded(key) for key in keys}
+    spelled = "|".join(r"[\s_\-]?".join(map(re.escape, name)) for name in sorted(wanted))
+    names = re.compile(rf"(?<!\w)(?:{spelled})[\"'\\]*\s*:", re.IGNORECASE)
     found: list[Mapping[str, Any]] = []
     others = False
-    for part in _objects(text):
+    end = 0
+    for start, end, part in _objects(text):  # noqa: B007  # the last end is looked at
         if isinstance(part, str):
-            names = _KEY.findall(part)
-            if not wanted.isdisjoint(map(folded, names)):
+            if names.search(part):
                 raise JudgeError("its JSON is broken")
         elif wanted.isdisjoint(map(folded, part)):
             others = True
         else:
+            line = text[:start].rpartition("\n")[2].rstrip(" *`[(")
+            if LINE_START.fullmatch(line) is None and not line.endswith(":"):
+                raise JudgeError("its JSON stands amid a sentence", "ambiguous")
             found.append(part)
     if not found:
         message = f"there is no JSON object with {', '.join(keys)}"
         raise JudgeError(message, "missing" if others else "unreadable")
+    behind = undecorated(text[end:].replace("\n", " "))
+    fenced = text[end:].lstrip().startswith("```")  # a pleasantry may follow
+    if behind and (not fenced or re.search(r"\d", behind)):
+        raise JudgeError("text follows its JSON", "ambiguous")
     deciding = [{folded(name): value for name, value in entry.items() if folded(name) in wanted} for entry in found]
     if any(other != deciding[0] for other in deciding):
         raise JudgeError(f"there are {len(found)} JSON objects that differ", "ambiguous")
@@ -120,6 +132,8 @@ def score_of(value: Any, scale: Scale, key: str, *, allow_na: bool = False) -> f
         value = None if number == NOT_APPLICABLE else value
     if value is None and allow_na:
         return None
+    if isinstance(value, int) and abs(value) > 1e300:  # more than a float holds
+        value = math.inf
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise JudgeError(f"{key!r} is {brief(value)}, not a number")
     if not scale.low <= value <= scale.high:
@@ -127,25 +141,32 @@ def score_of(value: Any, scale: Scale, key: str, *, allow_na: bool = False) -> f
     return float(value)
 
 
-def _objects(text: str) -> Iterator[_Pairs | str]:
-    """The outermost objects, and as text what looks like one and is broken; nothing within these is looked at."""
+def _objects(text: str) -> Iterator[tuple[int, int, _Pairs | str]]:
+    """Where the outermost objects are, and, as text, what looks like one and is broken; nothing within is looked at."""
     start = text.find("{")
     while start >= 0:
         try:
             found, end = _DECODER.raw_decode(text, start)
         except (ValueError, RecursionError):
             end = _end_of_braces(text, start)
-            yield text[start:end]
+            yield start, end, text[start:end]
         else:
-            yield found
+            yield start, end, found
         start = text.find("{", end)
 
 
 def _end_of_braces(text: str, start: int) -> int:
     """Where the braces that open here are closed, those in strings aside; the end of the text where they are not."""
-    depth = 0
-    for found in _STRING.finditer(text, start):
-        depth += {"{": 1, "}": -1}.get(found.group(), 0)
-        if depth == 0 and found.group() == "}":
-            return found.end()
+    depth, in_string, position = 0, False, start
+    while position < len(text):
+        found = _NEXT.search(text, position)
+        if found is None:
+            break
+        position = found.end()
+        if found[0] == '"':
+            in_string = not in_string
+        elif found[0][0] != "\\" and not in_string:
+            depth += 1 if found[0] == "{" else -1
+            if depth == 0:
+                return position
     return len(text)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from flux_rewards.errors import JudgeError
+from flux_rewards.rewards.judges.verdicts.spoken import check_ended
 
 if TYPE_CHECKING:
     from flux_rewards.chat.reply import Reply
@@ -34,6 +35,7 @@ def probabilities_of(reply: Reply, answers: Sequence[str], *, merge_variants: bo
         >>> [round(share, 3) for share in probabilities_of(reply, ["Yes", "No"])]
         [0.742, 0.05]
     """
+    check_ended(reply, may_be_cut=True)
     if reply.first_token is None:
         raise JudgeError(
             "the endpoint sent no log-probabilities: it does not support logprobs, or leaves them out; serve the "
@@ -64,6 +66,13 @@ def shares(reply: Reply, answers: Sequence[str], *, merge_variants: bool = True,
     """
     found = probabilities_of(reply, answers, merge_variants=merge_variants)
     mass = sum(found)
+    likeliest = max(reply.first_token or [("", 0.0)], key=lambda entry: entry[1])[0].strip().casefold()
+    for answer in answers:
+        folded = answer.strip().casefold()
+        if likeliest and folded != likeliest and folded.startswith(likeliest) and max(found) < 0.5:
+            raise JudgeError(
+                f"the reply would begin with {likeliest!r}, the beginning of {answer!r}: answers must be one token each"
+            )
     if mass <= 0 or mass < min_mass:
         listed = ", ".join(f"{token!r} {math.exp(value):.2g}" for token, value in (reply.first_token or ())[:5])
         wanted = " or ".join(map(repr, answers))

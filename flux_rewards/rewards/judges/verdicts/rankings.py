@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flux_rewards.errors import JudgeError, brief
-from flux_rewards.rewards.judges.verdicts.objects import find_object, folded, score_of
+from flux_rewards.rewards.judges.verdicts.objects import entry_of, find_object, folded, score_of
 
 if TYPE_CHECKING:
     from flux_rewards.rewards.judges.verdicts.scale import Scale
 
 __all__ = ["read_ranking"]
+
+
+_TWICE = object()
 
 
 def read_ranking(text: str, ids: Sequence[str], scale: Scale) -> dict[str, float | JudgeError]:
@@ -37,27 +40,31 @@ def read_ranking(text: str, ids: Sequence[str], scale: Scale) -> dict[str, float
         if folded(str(name)) not in known:
             raise JudgeError(f"it scores {brief(name)}, an id that nobody gave", "unknown_id")
         given[known[folded(str(name))]].append(value)
-    twice: frozenset[str] = getattr(found, "twice", frozenset())
-    return {name: _score(name, values, scale, twice=folded(name) in twice) for name, values in given.items()}
+    return {name: _score(name, values, scale) for name, values in given.items()}
 
 
 def _entries(found: Mapping[str, Any], known: Mapping[str, str]) -> list[tuple[Any, Any]]:
-    listed = next((value for name, value in found.items() if folded(name) == "scores"), None)
-    if listed is None:
-        return [(name, value) for name, value in found.items() if folded(name) in known or _looks_like_id(name)]
+    if "scores" not in map(folded, found):
+        return [(name, value) for name, value in _pairs(found) if folded(name) in known or _looks_like_id(name)]
+    listed = entry_of(found, "scores")
     if isinstance(listed, Mapping):
-        return list(listed.items())
+        return _pairs(listed)
     if not isinstance(listed, list) or not all(isinstance(entry, Mapping) for entry in listed):
         raise JudgeError(f"'scores' is {brief(listed)}, not a list of ids and scores")
     entries = []
     for entry in listed:
-        by_key = {folded(name): value for name, value in entry.items()}
-        if "id" not in by_key:
+        if "id" not in map(folded, entry):
             raise JudgeError(f"an entry of 'scores' is {brief(dict(entry))}, without an id")
-        if "score" not in by_key:
-            continue
-        entries.append((by_key["id"], by_key["score"]))
+        if "score" in map(folded, entry):
+            entries.append((entry_of(entry, "id"), entry_of(entry, "score")))
     return entries
+
+
+def _pairs(found: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+    """Ids and scores, where a key that comes twice has two that differ."""
+    twice: frozenset[str] = getattr(found, "twice", frozenset())
+    pairs = list(found.items())
+    return pairs + [(name, _TWICE) for name in found if folded(name) in twice]
 
 
 def _looks_like_id(name: str) -> bool:
@@ -65,10 +72,10 @@ def _looks_like_id(name: str) -> bool:
     return folded(name)[:1] == "r" and folded(name)[1:].isdigit()
 
 
-def _score(name: str, values: Sequence[Any], scale: Scale, *, twice: bool) -> float | JudgeError:
+def _score(name: str, values: Sequence[Any], scale: Scale) -> float | JudgeError:
     if not values:
         return JudgeError(f"the score of {name} is missing", "missing")
-    if twice or any(value != values[0] for value in values):
+    if any(value != values[0] for value in values):
         return JudgeError(f"{name} has several scores", "ambiguous")
     try:
         score = score_of(values[0], scale, name)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from flux_rewards.errors import ConfigError
 from flux_rewards.validation import interval, one_of
 
 __all__ = ["Scale"]
@@ -40,6 +41,8 @@ class Scale:
             ConfigError: It is no pair (low, high), or the scaling is unknown.
         """
         low, high = interval(value, parameter, reward)
+        if scaling == "/high" and high <= 0:
+            raise ConfigError(f"scaling '/high' needs a {parameter} that ends above 0, found {value}", reward=reward)
         return Scale(low, high, one_of(scaling, "scaling", reward, SCALINGS))
 
     def scaled(self, score: float) -> float:
