@@ -6,6 +6,7 @@ import itertools
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from flux_rewards.data import RewardOutput, Sample
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from flux_rewards.chat.reply import Reply
     from flux_rewards.rewards.judges.exchange import Exchange
 
-__all__ = ["PairwiseJudge", "chosen_pairs", "summary_of", "win_rates"]
+__all__ = ["PairwiseJudge", "chosen_pairs", "summary_of", "wins_of"]
 
 Pair = tuple[int, int]
 
@@ -76,27 +77,27 @@ def _cycles(count: int, at_most: int, generator: random.Random) -> list[Pair]:
     return chosen + [pair for at in range(count) if (pair := (at, (at + 1) % count)) not in dropped]
 
 
-def win_rates(times: Mapping[int, int], wins: Mapping[Pair, float]) -> dict[int, float | None]:
-    """For each thing the mean of what it won; None for one that was compared with nothing.
+def wins_of(times: Mapping[int, int], shares: Mapping[Pair, float]) -> dict[int, tuple[float, int]]:
+    """For each thing how often it won, and out of how many comparisons.
 
     Args:
         times: By thing, how many there are of it: they tie with each other, and count so often for others.
-        wins: By pair (i, j), what i won: 1, 0, or 1/2 for a tie; j won the rest.
+        shares: By pair (i, j), what i won: 1, 0, or 1/2 for a tie; j won the rest.
 
     Examples:
-        >>> win_rates({0: 1, 1: 1, 2: 1}, {(0, 1): 1.0, (0, 2): 0.5, (1, 2): 0.0})
-        {0: 0.75, 1: 0.0, 2: 0.75}
-        >>> win_rates({0: 2, 1: 1}, {(0, 1): 1.0})
-        {0: 0.75, 1: 0.0}
+        >>> wins_of({0: 1, 1: 1, 2: 1}, {(0, 1): 1.0, (0, 2): 0.5, (1, 2): 0.0})
+        {0: (1.5, 2), 1: (0.0, 2), 2: (1.5, 2)}
+        >>> wins_of({0: 2, 1: 1}, {(0, 1): 1.0})
+        {0: (1.5, 2), 1: (0.0, 2)}
     """
     won = {thing: 0.5 * (count - 1) for thing, count in times.items()}
     compared = {thing: count - 1 for thing, count in times.items()}
-    for (one, other), share in wins.items():
+    for (one, other), share in shares.items():
         won[one] += share * times[other]
         won[other] += (1.0 - share) * times[one]
         compared[one] += times[other]
         compared[other] += times[one]
-    return {thing: won[thing] / compared[thing] if compared[thing] else None for thing in times}
+    return {thing: (won[thing], compared[thing]) for thing in times}
 
 
 class PairwiseJudge(Judge):
@@ -249,18 +250,16 @@ class PairwiseJudge(Judge):
                     failed[row] = answer
         # Where both orders name a winner, and not the same one, the place decided.
         split = {pair for pair, shares in won.items() if len(shares) == 2 and (shares[0] - 0.5) * (shares[1] - 0.5) < 0}
-        wins = {pair: sum(shares) / len(shares) for pair, shares in won.items()}
-        rates = win_rates(times, wins)
         rows: dict[int, RewardOutput | Exception | None] = {}
-        for row, rate in rates.items():
-            own = [pair for pair in wins if row in pair]
+        for row, (wins, comparisons) in wins_of(times, {pair: fmean(shares) for pair, shares in won.items()}).items():
             metadata = {
-                "wins": sum(wins[pair] if pair[0] == row else 1.0 - wins[pair] for pair in own),
-                "comparisons": len(own),
-                "disagreements": sum(pair in split for pair in own),
+                "wins": wins,
+                "comparisons": comparisons,
+                "disagreements": sum(row in pair for pair in split),
                 **summary_of(verdicts[row]),
             }
-            rows[row] = failed[row] if row in failed else RewardOutput(rate, metadata=metadata)  # type: ignore[arg-type]
+            rate: Any = wins / comparisons if comparisons else None
+            rows[row] = failed[row] if row in failed else RewardOutput(rate, metadata=metadata)
         return rows
 
 
