@@ -61,8 +61,8 @@ class Judge(RewardFunction, abstract=True):
 
     A failure is an error, never a score: `RemoteError` where there was no answer (408, 409, 429, 5xx and what happens
     on the way are tried again, with growing, jittered pauses, no shorter than ``Retry-After`` asks for; other statuses
-    are not), and `JudgeError`, with the reply, where it cannot be read. 401 ends the call: nothing more is asked; so do 403
-    and 404 where the endpoint has never answered.
+    are not), and `JudgeError`, with the reply, where it cannot be read. 401 ends the call: nothing more is asked; so do
+    403 and 404 where the endpoint has never answered.
 
     Metadata of a sample: ``verdict`` (the reply, cut short), ``tokens`` (``prompt`` and ``completion``), ``latency``
     (seconds, of the last request) and ``attempts``; judges that read scores add ``scores``.

@@ -249,9 +249,9 @@ class PairwiseJudge(Judge):
                 if failed.get(row) is None:  # what was given up because of another failure says nothing
                     failed[row] = answer
         # Where both orders name a winner, and not the same one, the place decided.
-        split = {pair for pair, shares in won.items() if len(shares) == 2 and (shares[0] - 0.5) * (shares[1] - 0.5) < 0}
+        split = [pair for pair, each in won.items() if len(each) == 2 and (each[0] - 0.5) * (each[1] - 0.5) < 0]
         rows: dict[int, RewardOutput | Exception | None] = {}
-        for row, (wins, comparisons) in wins_of(times, {pair: fmean(shares) for pair, shares in won.items()}).items():
+        for row, (wins, comparisons) in wins_of(times, {pair: fmean(each) for pair, each in won.items()}).items():
             metadata = {
                 "wins": wins,
                 "comparisons": comparisons,

@@ -1,5 +1,6 @@
 """What judges write, and what is read from it: every reply of the corpus."""
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -84,3 +85,21 @@ def test_the_corpus_is_large() -> None:
     kinds = [entry["kind"] for entry in CORPUS]
     assert len(CORPUS) >= 120
     assert all(kinds.count(kind) >= 10 for kind in set(kinds))
+
+
+JUNK = (
+    "*\n", "\n", ">\n", "| | |\n", "<think>", "so it is good ", "1.\n",
+    "{", '{"a": "', "final score ", "image * ", "<answer>",
+    "\\boxed{", "Score: * ", "<start_of_", "8", "\\", "between 7 and ", "[[", "Score: 8 (", "Final * ",
+    '{"score": ', '"score', "Score:\n", "Score:\n\n",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("junk", JUNK, ids=repr)
+@pytest.mark.parametrize("kind", dict.fromkeys(entry["kind"] for entry in CORPUS))
+def test_a_long_reply_is_read_in_passing(kind: str, junk: str) -> None:
+    """So much of what makes careless patterns go back and forth: hours, where they do."""
+    settings = next(entry["settings"] for entry in CORPUS if entry["kind"] == kind)
+    for before in ("", "Score: 8\n"):
+        with contextlib.suppress(JudgeError):
+            READERS[kind](spoken(Reply(before + junk * (200_000 // len(junk)))), **settings)

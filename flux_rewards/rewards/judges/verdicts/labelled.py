@@ -120,7 +120,8 @@ def _value(lines: Sequence[str], number: int, label: re.Match[str], read: Reader
     behind = lines[number][label.end() :]
     alone = not undecorated(behind)
     if alone:  # on the next line that has anything
-        behind = next((line for line in map(undecorated, lines[number + 1 :]) if line), "")
+        below = (undecorated(lines[at]) for at in range(number + 1, len(lines)))
+        behind = next(filter(None, below), "")
     try:
         return read(behind, alone=alone, aside=label["aside"] or "")
     except JudgeError as error:
