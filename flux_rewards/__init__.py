@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         register_reward_model as register_reward_model,
         resolve_reward as resolve_reward,
     )
+    from flux_rewards.remote.remote_reward import RemoteReward as RemoteReward
     from flux_rewards.rewards.function import FunctionReward as FunctionReward
     from flux_rewards.rewards.image.pick_score import PickScore as PickScore
     from flux_rewards.rewards.image.clip_score import CLIPScore as CLIPScore
@@ -88,6 +89,8 @@ if TYPE_CHECKING:
     from flux_rewards.rewards.text.regex import RegexReward as RegexReward
     from flux_rewards.rewards.text.repetition import RepetitionPenalty as RepetitionPenalty
     from flux_rewards.rewards.tokens.keyword import TokenKeywordReward as TokenKeywordReward
+    from flux_rewards.server.reward_server import RewardServer as RewardServer
+    from flux_rewards.server.settings import Limits as Limits
     from flux_rewards.stats import RewardStats as RewardStats
     from flux_rewards.transforms import (
         Clip as Clip,
@@ -106,6 +109,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Limits": "flux_rewards.server.settings",
+    "RemoteReward": "flux_rewards.remote.remote_reward",
+    "RewardServer": "flux_rewards.server.reward_server",
     "Combinator": "flux_rewards.combinator",
     "UnaryCombinator": "flux_rewards.combinator",
     "RewardFunction": "flux_rewards.base",
@@ -223,6 +229,7 @@ __all__ = [
     "KeywordReward",
     "LeaveOneOut",
     "LengthReward",
+    "Limits",
     "LoadedRewards",
     "Map",
     "MaskErrors",
@@ -241,12 +248,14 @@ __all__ = [
     "RationalRewardsT2I",
     "RegexReward",
     "RemoteError",
+    "RemoteReward",
     "RepetitionPenalty",
     "Retry",
     "RewardBatch",
     "RewardBuffer",
     "RewardFunction",
     "RewardOutput",
+    "RewardServer",
     "RewardStats",
     "RubricJudge",
     "Sample",

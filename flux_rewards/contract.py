@@ -110,7 +110,7 @@ def read_rows(returned: Any, samples: Sequence[Sample], *, reward: str, indices:
     """Read what ``compute_rewards`` returned for `samples`.
 
     Rows are numbers, None (does not apply), `RewardOutput`, or an exception (failed). Arrays, tensors and
-    a `RewardBatch` stand for all rows at once. A NaN or infinity is a failure: a model that
+    a `RewardBatch` stand for all rows at once, and so does a `Scored`, which has the errors too. A NaN or infinity is a failure: a model that
     overflowed must not pass for a reward that does not apply.
 
     Args:
@@ -122,6 +122,9 @@ def read_rows(returned: Any, samples: Sequence[Sample], *, reward: str, indices:
     Raises:
         ContractError: Another number or kind of rows, or token rewards that don't match the tokens.
     """
+    if isinstance(returned, Scored):
+        rows = read_rows(returned.batch, samples, reward=reward, indices=indices)
+        return Rows(rows.batch, {**rows.causes, **returned.causes})
     if isinstance(returned, RewardBatch):
         _check_count(len(returned), samples, reward)
         _check_finite(returned, reward, indices)

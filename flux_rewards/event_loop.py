@@ -109,11 +109,12 @@ class _Background:
 
     async def _end(self) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
+        for task in others - self._leaving:
             task.cancel()
         goodbyes = [goodbye() for goodbye in self.goodbyes.values()]
         await asyncio.gather(*others, *goodbyes, return_exceptions=True)
         await self.loop.shutdown_default_executor()
+        await asyncio.sleep(0.02)  # transports that were closed leave in the loop's next rounds
 
 
 _lock = RenewedLock()

@@ -50,6 +50,8 @@ class Job:
         self.finished: Future[None] = Future()
         self.stopped = Stop()
         self.deadline: float | None = None
+        self.causes: dict[int, FluxRewardsError] = {}
+        """By position, the first failure of a leaf there, masked or not."""
         self._group_size = group_size
         self._by_group = [leaf for leaf in self.leaves if leaf.reward.scope == "group"]
         self._has_groups = bool(self._by_group) or group_size is not None
@@ -223,6 +225,8 @@ class Job:
         if leaf.twins:
             self._settle_twins(leaf, task.positions, scored.batch)
         with self._lock:
+            for row, cause in scored.causes.items():
+                self.causes.setdefault(task.positions[row], cause)
             leaf.stats.add(stats)
             leaf.pieces.append((task.positions, scored.batch))
             self._outstanding -= 1

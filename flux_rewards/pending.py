@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from flux_rewards.validation import number
 
 if TYPE_CHECKING:
     from flux_rewards.data import RewardBatch
+    from flux_rewards.errors import FluxRewardsError
     from flux_rewards.job import Job
 
 __all__ = ["Pending"]
@@ -37,6 +38,11 @@ class Pending:
     def done(self) -> bool:
         """Whether `result` would return, or raise, at once."""
         return self._job.finished.done() or self._job.late()
+
+    @property
+    def causes(self) -> Mapping[int, FluxRewardsError]:
+        """By position, the error behind a failed row, as far as it goes; a batch has the reasons as text."""
+        return self._job.causes
 
     def cancel(self) -> None:
         """Start no further chunk; those in flight end by themselves, and their rows are dropped."""

@@ -74,6 +74,7 @@ _BUILTIN: dict[str, str] = {
     "rational_rewards_edit": "flux_rewards.rewards.judges.rational_rewards:RationalRewardsEdit",
     "rational_rewards_t2i": "flux_rewards.rewards.judges.rational_rewards:RationalRewardsT2I",
     "regex": "flux_rewards.rewards.text.regex:RegexReward",
+    "remote": "flux_rewards.remote.remote_reward:RemoteReward",
     "repetition_penalty": "flux_rewards.rewards.text.repetition:RepetitionPenalty",
     "retry": "flux_rewards.wrappers.retry:Retry",
     "rubric_judge": "flux_rewards.rewards.judges.rubric:RubricJudge",

@@ -26,17 +26,17 @@ FLOORS: list[list[str]] = [
     ["views", "gradients"],
     ["base"],
     ["combinator"],
-    ["composite", "transforms", "groups", "wrappers", "buffer", "models", "chat"],
-    ["rewards"],
+    ["composite", "transforms", "groups", "wrappers", "buffer", "models", "chat", "wire"],
+    ["rewards", "remote"],
     ["registry"],
     ["config_file"],
     ["config"],
     ["testing"],
-    ["report", "verification"],
+    ["report", "verification", "server"],
     ["cli"],
 ]
 # Within these packages, files build on one another.
-HOUSES_OF_THEIR_OWN = {"rewards", "cli", "report", "media", "wrappers", "models", "verification", "chat"}
+HOUSES_OF_THEIR_OWN = {"rewards", "cli", "report", "media", "wrappers", "models", "verification", "chat", "wire", "remote", "server"}
 
 
 def module_names() -> list[str]:

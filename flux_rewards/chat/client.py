@@ -9,6 +9,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
+from urllib.parse import urlsplit
 
 from flux_rewards.backoff import pause_before
 from flux_rewards.chat.limits import Limits
@@ -145,7 +146,7 @@ class ChatClient:
     def _failure(self, error: Exception) -> RemoteError:
         answered = error if isinstance(error, _Answered) else error.__cause__
         if isinstance(answered, _Answered):
-            says = clipped(self._without_key(answered.body))
+            says = clipped(self._without_key(answered.body)) + self._hint(answered.status_code)
             if answered.status_code < 400:
                 target = self._without_key(str(answered.headers.get("Location")))
                 says = (
@@ -160,6 +161,16 @@ class ChatClient:
         cause = f": {type(error.__cause__).__name__}: {error.__cause__}" if error.__cause__ else ""
         says = clipped(self._without_key(f"{type(error).__name__}: {error}{cause}"))
         return RemoteError(f"{self.endpoint.url} could not be asked: {says}", retryable=is_transient(error))
+
+    def _hint(self, status: int) -> str:
+        """What it usually comes from, where nothing was ever answered."""
+        if self.has_answered:
+            return ""
+        if status == 401 and self.endpoint.api_key == "EMPTY":
+            return " (no key was sent: neither api_key nor OPENAI_API_KEY is set)"
+        if status == 404 and not urlsplit(self.endpoint.url).path:
+            return f" (at /chat/completions; should api_base_url be {self.endpoint.url}/v1?)"
+        return " (at /chat/completions; is vlm_model the name under which it is served?)" if status == 404 else ""
 
     async def _body(self, messages: Messages, request: Mapping[str, Any], timeout: float) -> bytes:
         """The answer, read as it is: the SDK would take any JSON for a completion, and a page of HTML for text."""

@@ -260,3 +260,33 @@ def clear(path: CacheFile, *, debug: Debug = False) -> None:
         from flux_rewards.cli.cache import clear_cache  # noqa: PLC0415
 
         typer.echo(f"{clear_cache(path)} scores removed from {path}")
+
+
+@app.command()
+def serve(
+    rewards: Annotated[Path, typer.Argument(metavar="REWARDS.yaml", help="Configuration of the rewards.")],
+    *,
+    host: Annotated[str, typer.Option(help="Where to listen. Any other than loopback needs a token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Where to listen; 0 for a free port.")] = 8000,
+    token_env: Annotated[
+        str, typer.Option(metavar="NAME", help="Environment variable with the token that clients must send.")
+    ] = "FLUX_REWARDS_TOKEN",
+    no_token: Annotated[bool, typer.Option("--no-token", help="Serve anybody who can reach the host.")] = False,
+    evaluation: Annotated[bool, typer.Option("--eval", help="Serve the section eval_rewards.")] = False,
+    max_batch: Annotated[int, typer.Option(help="Samples of several requests that are scored together.")] = 64,
+    debug: Debug = False,
+) -> None:
+    """Serve rewards over HTTP, for trainers in another environment or on another machine (extra: server)."""
+    from flux_rewards.cli.serve import server_of  # noqa: PLC0415  # loads rewards
+
+    with _told_in_a_line(debug=debug):
+        server = server_of(
+            rewards,
+            host=host,
+            port=port,
+            token_variable=token_env,
+            no_token=no_token,
+            evaluation=evaluation,
+            max_batch=max_batch,
+        )
+        server.run()

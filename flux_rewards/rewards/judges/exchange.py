@@ -141,8 +141,8 @@ class Exchange:
             if turn > self._retry_unreadable:
                 break
         times = f" {attempts} requests;" if attempts > 1 else ""
-        said = clipped(reply.text) if reply.text else "nothing"
-        raise JudgeError(f"{why};{times} the reply: {said!r}", problem, retryable=self._samples_replies)
+        said = f"the reply: {clipped(reply.text)!r}" if reply.text else "it said nothing"
+        raise JudgeError(f"{why};{times} {said}", problem, retryable=self._samples_replies)
 
 
 def side_by_side(

@@ -32,6 +32,8 @@ __all__ = ["Judge", "JudgeOptions"]
 T = TypeVar("T")
 
 KEY_VARIABLE = "OPENAI_API_KEY"
+NO_KEY = "EMPTY"
+"""What servers without keys are given."""
 
 
 class JudgeOptions(RewardOptions, total=False):
@@ -278,12 +280,14 @@ class Judge(RewardFunction, abstract=True):
                 "this process",
                 reward=self.name,
             )
-        return _checked_key(key, KEY_VARIABLE, self.name) if key else "EMPTY"  # what servers without keys are given
+        return _checked_key(key, KEY_VARIABLE, self.name) if key else NO_KEY
 
 
 def _checked_key(key: Any, where: str, reward: str) -> str:
     """A key that can be sent; it is in no message."""
     stripped = key.strip() if isinstance(key, str) else ""  # a file ends in a line break
+    if stripped.startswith("$"):
+        raise ConfigError(f"{where} is the name of a variable; leave it out, {KEY_VARIABLE} is taken", reward=reward)
     if not stripped or not all("!" <= character <= "~" for character in stripped):
         raise ConfigError(f"{where} must be a text of visible ASCII characters, without spaces", reward=reward)
     return stripped
@@ -307,6 +311,7 @@ def _checked_extra(extra: Any, reward: str) -> Mapping[str, Any] | None:
 
 def _checked_url(url: Any, reward: str) -> str:
     """A base URL; in no message where it may hold credentials."""
+    url = url.strip() if isinstance(url, str) else url
     try:
         parts = urlsplit(url) if isinstance(url, str) else urlsplit("")
         holds_more = bool(parts.username or parts.password or parts.query or "@" in str(url))

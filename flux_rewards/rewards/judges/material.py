@@ -69,7 +69,10 @@ def text_of(sample: Sample, field: str) -> str:
         user: Hi
     """
     if field == "response":
-        return sample.response_text
+        text = sample.response_text
+        if not text and not isinstance(sample.response, str):
+            raise InputError("the messages hold no text of the assistant, such as a tool call only", field=field)
+        return text
     if field == "prompt":
         return sample.prompt_text if isinstance(sample.prompt, str) else _written_out(sample)
     reference = sample.reference
@@ -150,15 +153,27 @@ def _text(text: str) -> Part:
     return {"type": "text", "text": text}
 
 
+def _text_of_part(part: Any) -> str:
+    return str(part.get("text") or "") if isinstance(part, Mapping) else str(part)
+
+
+def _is_media_part(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("type", "text") not in ("text", "input_text")
+
+
 def _written_out(sample: Sample) -> str:
     last = sample.prompt_text  # raises where there is nothing to write out
     turns: Any = sample.prompt
+    parts = [part for turn in turns if isinstance(turn.get("content"), (list, tuple)) for part in turn["content"]]
+    if any(_is_media_part(part) for part in parts):
+        message = "the prompt's messages hold an image, which a judge is shown as image or condition_images only"
+        raise InputError(f"{message}; move it there, or take it out", field="prompt")
     if len(turns) == 1:
         return last
     written = []
     for turn in turns:
         content = turn.get("content") or ""
         if not isinstance(content, str):
-            content = "".join(part.get("text") or "" for part in content if isinstance(part, Mapping))
+            content = "".join(map(_text_of_part, content))
         written.append(f"{turn.get('role', 'user')}: {content}")
     return "\n".join(written)

@@ -22,6 +22,8 @@ _THINKING = re.compile(
     r"[<\[◁](/?)(?:seed:)?(?:think|thinking|thought|reasoning|analysis)(?:\s[^<>\[\]\n]{0,80})?[>\]▷]", re.IGNORECASE
 )
 _CHANNEL, _FINAL = "<|channel|>", "<|channel|>final<|message|>"
+_END_TOKEN = re.compile(r"(?:\s{0,8}(?:<[|｜][^<>\s]{1,40}[|｜]>|</s>|<end_of_turn>|<eos>|<turn\|>)){1,4}\s{0,8}$")
+"""What a server with a wrong end token leaves behind a reply."""
 _UNSEEN = dict.fromkeys(
     [0x200B, 0x200C, 0x200D, 0x200E, 0x200F, 0x2060, 0xFEFF, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
 )
@@ -41,8 +43,10 @@ def spoken(reply: Reply) -> str:
     check_ended(reply)
     text = _without_reasoning(reply.text)
     if not tidy(text):
-        raise JudgeError("the reply is empty, but for its reasoning")
-    return text.strip()
+        raise JudgeError(
+            "the reply is empty, but for reasoning if there was any; raise max_tokens, or switch reasoning off"
+        )
+    return _END_TOKEN.sub("", text).strip()
 
 
 def check_ended(reply: Reply, *, may_be_cut: bool = False) -> None:

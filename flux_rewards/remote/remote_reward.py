@@ -1,0 +1,274 @@
+"""A reward that a server computes."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from flux_rewards.base import RewardFunction, RewardOptions
+from flux_rewards.contract import Scored
+from flux_rewards.data import FIELDS, RewardBatch, Sample
+from flux_rewards.errors import ConfigError, RemoteError, brief
+from flux_rewards.media import Place
+from flux_rewards.media.images import as_pil
+from flux_rewards.media.sequences import images_to_pil, video_to_pil, videos_to_pil
+from flux_rewards.remote.servers import Servers
+from flux_rewards.threads import RenewedLock
+from flux_rewards.validation import number, one_of, whole_number
+from flux_rewards.wire.answers import ANSWER_TYPE, unpack_answer
+from flux_rewards.wire.json_samples import COLUMNS
+from flux_rewards.wire.samples import SAMPLES_TYPE, pack_samples
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from flux_rewards.parameters import LeftBehind
+
+__all__ = ["RemoteReward"]
+
+_FIELDS_OF_FLOW_FACTORY = ("prompt",)
+
+
+class RemoteReward(RewardFunction):
+    """A reward behind ``flux-rewards serve``, or behind a plain Flow-Factory reward server.
+
+    It says what the server's reward says: values, parts, token rewards, metadata, errors of single samples. Name,
+    scope and required fields are the server's own, and asked for when they are first needed. Only the fields that the
+    server's reward reads are sent; pixels go as they are, without base64, PNG or rounding.
+
+    Args:
+        server_url: Its address, such as ``http://127.0.0.1:8000``; or several that serve the same, which are asked in
+            turn, and for each other.
+        protocol: ``"flux"``, or ``"flow_factory"`` for servers that know only ``/health`` and ``/compute``: base64
+            PNGs, scores without parts and metadata, and one failure for the whole request.
+        required_fields: With ``"flow_factory"``, which cannot be asked: the fields that are sent; prompt by default.
+        token: Of the server; not shown, logged or pickled.
+        timeout: Seconds for one request.
+        retry_attempts: Requests in all where one fails for a reason that may pass: 408, 425, 429, 5xx, and what happens
+            on the way.
+        wait_for_server: Seconds to wait for a server that cannot be reached or still loads its weights.
+        **options: Of every reward; see `RewardFunction`. `batch_size` are samples a request (64), `num_workers`
+            requests in flight (4).
+
+    Raises:
+        ConfigError: An address is none, or an argument is out of its range.
+        RemoteError: When it is first asked for something: there is no server.
+
+    A score is the server's to the last bit; a server that answers with too few, or with something else than numbers, is
+    an error. Paths are read here: a server takes no paths. Metadata that have no form in JSON are refused.
+
+    Examples:
+        >>> RemoteReward("http://127.0.0.1:8000", name="aesthetic", num_workers=8).num_workers
+        8
+    """
+
+    media_form = "given"
+    batch_size = 64
+    num_workers = 4
+    secret_parameters: ClassVar[Sequence[str]] = ("token",)
+    neutral_parameters: ClassVar[Sequence[str]] = (
+        *RewardFunction.neutral_parameters,
+        "token",
+        "timeout",
+        "retry_attempts",
+        "wait_for_server",
+    )
+    example_config: ClassVar[Mapping[str, Any]] = {"server_url": "http://127.0.0.1:8000"}
+
+    def __init__(
+        self,
+        server_url: str | Sequence[str],
+        protocol: str = "flux",
+        *,
+        required_fields: Sequence[str] | None = None,
+        token: str | LeftBehind | None = None,  # noqa: ARG002  # looked up where it is sent
+        timeout: float = 60.0,
+        retry_attempts: int = 3,
+        wait_for_server: float = 60.0,
+        **options: Unpack[RewardOptions],
+    ) -> None:
+        label = options.get("name") or "RemoteReward"
+        self._info: Mapping[str, Any] | None = None
+        self._lock = RenewedLock()
+        self._ready = False
+        super().__init__(**options)
+        urls: Any = [server_url] if isinstance(server_url, str) else server_url
+        if not isinstance(urls, (list, tuple)) or not urls:
+            raise ConfigError(f"server_url must be an address or a list of them, found {brief(urls)}", reward=label)
+        self._urls = [_checked_url(url, label) for url in urls]
+        self.server_url = server_url
+        self.protocol = one_of(protocol, "protocol", label, ("flux", "flow_factory"))
+        self._fields = tuple(required_fields) if required_fields is not None else _FIELDS_OF_FLOW_FACTORY
+        if protocol == "flux" and required_fields is not None:
+            raise ConfigError("required_fields are learned from the server; leave them out", reward=label)
+        for field in self._fields:
+            one_of(field, "required_fields", label, COLUMNS)
+        self.timeout = number(timeout, "timeout", label, above=0.0)
+        self.retry_attempts = whole_number(retry_attempts, "retry_attempts", label, low=1)
+        self.wait_for_server = number(wait_for_server, "wait_for_server", label, low=0.0)
+        self._servers_made: Servers | None = None
+        self._ready = True
+
+    @property
+    def name(self) -> str:  # the server's own where none was given
+        """What it is called: as given, else as the server's reward."""
+        given = vars(self).get("_name")
+        if given is not None:
+            return str(given)
+        return "RemoteReward" if not vars(self).get("_ready") else str(self._learned["name"])
+
+    @name.setter
+    def name(self, value: str) -> None:
+        self._name = value
+
+    @property
+    def required_fields(self) -> Sequence[str]:  # type: ignore[override]  # the server's own
+        """Those of the server's reward."""
+        return tuple(self._learned["required_fields"])
+
+    @property
+    def optional_fields(self) -> Sequence[str] | None:  # type: ignore[override]  # the server's own
+        """Those of the server's reward."""
+        told = self._learned["optional_fields"]
+        return None if told is None else tuple(told)
+
+    @property
+    def scope(self) -> str:  # type: ignore[override]  # the server's own
+        """That of the server's reward."""
+        return str(self._learned["scope"])
+
+    def load(self) -> None:
+        """Wait for the server, and learn what it serves."""
+        _ = self._learned
+
+    def close(self) -> None:
+        """End the connections; what was learned is learned anew."""
+        self._servers_made, self._info = None, None
+
+    @property
+    def _servers(self) -> Servers:
+        with self._lock:
+            if self._servers_made is None:
+                token = self.all_parameters.get("token")
+                self._servers_made = Servers(
+                    self._urls,
+                    token=token if isinstance(token, str) else None,
+                    timeout=self.timeout,
+                    attempts=self.retry_attempts,
+                    patience=self.wait_for_server,
+                )
+            return self._servers_made
+
+    @property
+    def _learned(self) -> Mapping[str, Any]:
+        found = self._info
+        if found is None:
+            found = self._info = self._learn()
+        return found
+
+    def _learn(self) -> Mapping[str, Any]:
+        if self.protocol == "flow_factory":
+            return {
+                "name": "RemoteReward",
+                "scope": "sample",
+                "required_fields": self._fields,
+                "optional_fields": (),
+            }
+        told = self._servers.get("/v1/rewards")
+        known = (
+            isinstance(told, dict) and isinstance(told.get("name"), str) and told.get("scope") in ("sample", "group")
+        )
+        fields = [*(told.get("required_fields") or ()), *(told.get("optional_fields") or ())] if known else [None]
+        if not known or not set(fields) <= set(FIELDS):
+            raise RemoteError(f"{self._urls[0]} does not say what it serves: {brief(told)}", reward="RemoteReward")
+        found: Mapping[str, Any] = told
+        return found
+
+    def compute_rewards(self, samples: Sequence[Sample]) -> Any:
+        """One request."""
+        if self.protocol == "flow_factory":
+            return self._compute(samples)
+        optional = self.optional_fields
+        fields = FIELDS if optional is None else [*self.required_fields, *optional]
+        sent = list(dict.fromkeys([*fields, "group_id", *(("token_ids",) if optional is not None else ())]))
+        if self.scope == "group":  # the samples of one group, however it was told
+            samples = [replace(sample, group_id="one") for sample in samples]
+
+        def read(response: Any) -> Scored:
+            answer = unpack_answer(response.content)
+            if len(answer.batch) != len(samples):
+                raise ValueError(f"{len(answer.batch)} scores for {len(samples)} samples")
+            for cause in answer.causes.values():
+                cause.index = None  # a place in the request
+            return Scored(answer.batch, answer.causes)
+
+        return self._servers.request(
+            "POST",
+            "/v1/score",
+            read,
+            pack_samples(samples, sent),
+            {"Content-Type": SAMPLES_TYPE, "Accept": ANSWER_TYPE},
+        )
+
+    def _compute(self, samples: Sequence[Sample]) -> RewardBatch:
+        columns = {
+            field: [_in_base64(field, sample, row) for row, sample in enumerate(samples)] for field in self._fields
+        }
+        body = {**dict.fromkeys(COLUMNS), "prompt": [""] * len(samples), **columns}
+
+        def read(response: Any) -> RewardBatch:
+            told = response.json()
+            if not isinstance(told, dict) or told.get("error"):
+                raise RemoteError(f"{self._urls[0]}/compute answered with an error: {brief(told)}")
+            return RewardBatch(np.array(_numbers(told.get("rewards"), len(samples)), dtype=np.float64))
+
+        headers = {"Content-Type": "application/json"}
+        batch: RewardBatch = self._servers.request("POST", "/compute", read, json.dumps(body).encode(), headers)
+        return batch
+
+
+def _numbers(values: Any, count: int) -> list[float]:
+    if not isinstance(values, list) or len(values) != count:
+        raise ValueError(f"expected {count} rewards, found {brief(values)}")
+    for value in values:
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value)
+        ):
+            raise ValueError(f"a reward is a finite number or null, found {brief(value)}")
+    return [math.nan if value is None else float(value) for value in values]
+
+
+def _in_base64(field: str, sample: Sample, row: int) -> Any:
+    value = getattr(sample, field)
+    if field == "prompt":
+        return sample.prompt_text
+    if field == "image":
+        return _png(as_pil(value, Place(field, row)))
+    if field == "video":
+        return [_png(frame) for frame in video_to_pil(value, field=field, index=row)]
+    if field == "condition_images":
+        return [_png(image) for image in images_to_pil(value, field=field, index=row)]
+    return [[_png(frame) for frame in video] for video in videos_to_pil(value, field=field, index=row)]
+
+
+def _png(image: Any) -> str:
+    encoded = io.BytesIO()
+    image.save(encoded, "PNG", compress_level=1)
+    return base64.b64encode(encoded.getvalue()).decode("ascii")
+
+
+def _checked_url(url: Any, reward: str) -> str:
+    parts = urlsplit(url) if isinstance(url, str) else urlsplit("")
+    if parts.username or parts.password or parts.query:
+        raise ConfigError("server_url holds credentials or a query; give the token as token", reward=reward)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"server_url must be like 'http://127.0.0.1:8000', found {brief(url)}", reward=reward)
+    return str(url).rstrip("/")

@@ -1,0 +1,192 @@
+"""Requests to one server or to several that serve the same: connections, retries, failover."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError
+from typing import TYPE_CHECKING, Any
+
+from flux_rewards.backoff import pause_before
+from flux_rewards.errors import RemoteError
+from flux_rewards.threads import RenewedLock, this_thread
+from flux_rewards.transience import retry_after
+
+if TYPE_CHECKING:
+    import requests
+
+__all__ = ["Servers"]
+
+CONNECT_SECONDS = 5.0
+HEALTH_SECONDS = 5.0
+SULK_SECONDS = 5.0
+"""How long a server that failed is asked last."""
+_AGAIN = (408, 425, 429, 500, 502, 503, 504)
+
+
+class Servers:
+    """Servers that answer alike, asked in turn; one that fails is passed over for a while.
+
+    Args:
+        urls: Their addresses.
+        token: Sent with each request, and shown nowhere.
+        timeout: Seconds for one request.
+        attempts: Requests in all, over all servers.
+        patience: Seconds to wait for a server that is not there or still loads.
+    """
+
+    def __init__(
+        self, urls: Sequence[str], *, token: str | None, timeout: float, attempts: int, patience: float
+    ) -> None:
+        self._urls = list(urls)
+        self._token = token
+        self._timeout, self._attempts, self._patience = timeout, attempts, patience
+        self._turn = itertools.count()
+        self._failed: dict[str, float] = {}
+        self._lock = RenewedLock()
+        self._local = threading.local()
+
+    def get(self, path: str) -> Any:
+        """The JSON of a page.
+
+        Raises:
+            RemoteError: There is none.
+        """
+        return self.request("GET", path, lambda response: response.json())
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        read: Callable[[requests.Response], Any],
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Ask, and ask again where that may help.
+
+        Args:
+            method: Of HTTP.
+            path: Below the address.
+            read: Reads an answer with the status 200; a `ValueError` makes it one that cannot be read.
+            body: Of the request.
+            headers: Of the request.
+
+        Raises:
+            RemoteError: No server answered, or one with an error.
+        """
+        waited_until = time.monotonic() + self._patience
+        attempt = 0
+        while True:
+            url = self._next()
+            outcome, is_up = self._once(method, url, path, read, body=body, headers=headers)
+            if not isinstance(outcome, RemoteError):
+                self._failed.pop(url, None)
+                return outcome
+            if not outcome.retryable:
+                raise outcome
+            self._failed[url] = time.monotonic()
+            late = time.monotonic() >= waited_until
+            if is_up or late:  # one that is not there yet costs no attempt
+                attempt += 1
+            if attempt >= self._attempts or (late and not is_up):
+                tried = f" (attempt {attempt} of {self._attempts})" if is_up else f" (for {self._patience:g} s)"
+                outcome.args = (outcome.args[0] + tried,)
+                raise outcome
+            if any(other not in self._failed for other in self._urls):
+                continue  # another one at once
+            self._rest(pause_before(max(1, attempt), wait=0.25, max_wait=5.0, asked=[outcome.retry_after]))
+
+    def _once(
+        self,
+        method: str,
+        url: str,
+        path: str,
+        read: Callable[[requests.Response], Any],
+        *,
+        body: bytes | None,
+        headers: Mapping[str, str] | None,
+    ) -> tuple[Any, bool]:
+        """What a server answered, or why it did not; and whether it is there at all."""
+        import requests  # noqa: PLC0415  # a fifth of a second, for those who ask a server
+
+        given = {**(headers or {}), **({"Authorization": f"Bearer {self._token}"} if self._token else {})}
+        try:
+            response = self._session().request(
+                method,
+                url + path,
+                data=body,
+                headers=given,
+                timeout=(CONNECT_SECONDS, self._timeout),
+                allow_redirects=False,
+            )
+        except requests.ConnectionError as error:
+            refused = "refused" in str(error).lower()
+            return RemoteError(f"{url} cannot be reached: {self._reason(error)}", retryable=True), not refused
+        except requests.Timeout:
+            return RemoteError(f"{url} did not answer within {self._timeout:g} s", retryable=True), True
+        except (requests.RequestException, OSError) as error:
+            return RemoteError(f"{url} cannot be asked: {self._reason(error)}", retryable=True), True
+        if response.status_code == 200:
+            try:
+                return read(response), True
+            except ValueError as error:
+                return RemoteError(f"{url}{path} sent an answer that cannot be read: {error}", retryable=True), True
+        loading = response.status_code == 503 and "NotReady" in response.text
+        failure = RemoteError(
+            f"{url}{path} answered {response.status_code}: {self._told(response)}",
+            retryable=response.status_code in _AGAIN,
+            retry_after=retry_after(_Response(response)),
+            status=response.status_code,
+        )
+        return failure, not loading
+
+    def _told(self, response: requests.Response) -> str:
+        try:
+            error = response.json()["error"]
+            text = f"{error['type']}: {error['message']}" if isinstance(error, dict) else str(error)
+        except (ValueError, LookupError, TypeError):
+            text = response.text.strip()
+        text = text if len(text) <= 500 else f"{text[:500]} [...]"
+        return text.replace(self._token, "[token]") if self._token else text
+
+    @staticmethod
+    def _reason(error: BaseException) -> str:
+        """The innermost cause: the outer ones repeat the address."""
+        while error.__context__ is not None and str(error.__context__):
+            error = error.__context__
+        return f"{type(error).__name__}: {error}"
+
+    def _next(self) -> str:
+        """The next in turn of those that work; where none does, the one that failed first."""
+        with self._lock:
+            now = time.monotonic()
+            self._failed = {url: since for url, since in self._failed.items() if now - since < SULK_SECONDS}
+            start = next(self._turn) % len(self._urls)
+            turned = self._urls[start:] + self._urls[:start]
+            return min(turned, key=lambda url: self._failed.get(url, 0.0))
+
+    def _session(self) -> requests.Session:
+        import requests  # noqa: PLC0415  # loaded already
+
+        held: tuple[int, requests.Session] | None = getattr(self._local, "held", None)
+        if held is None or held[0] != os.getpid():  # sockets are not shared between threads, nor with a parent
+            held = os.getpid(), requests.Session()
+            self._local.held = held
+        return held[1]
+
+    @staticmethod
+    def _rest(seconds: float) -> None:
+        stopped = this_thread.stopped
+        if stopped is None:
+            time.sleep(seconds)
+        elif stopped.wait(seconds):
+            raise CancelledError
+
+
+class _Response(Exception):  # noqa: N818  # what `retry_after` looks into
+    def __init__(self, response: requests.Response) -> None:
+        super().__init__()
+        self.response = response

@@ -1,0 +1,1 @@
+"""Rewards behind HTTP; needs the extra ``server``."""

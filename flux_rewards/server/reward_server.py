@@ -1,0 +1,164 @@
+"""A reward server, ready to run."""
+
+from __future__ import annotations
+
+import inspect
+import ipaddress
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from flux_rewards.base import RewardFunction
+from flux_rewards.errors import ConfigError, ContractError, MissingDependencyError
+from flux_rewards.server.settings import Limits
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from flux_rewards.data import Sample
+
+__all__ = ["RewardServer"]
+
+
+class RewardServer:
+    """Serves a reward over HTTP: give it one, or derive from it and write ``compute_reward``.
+
+    Requests that come at the same time are scored together; groups stay whole; a sample that fails fails alone. The
+    server listens on loopback unless told otherwise, and any other host needs a token. Endpoints: ``/v1/score``,
+    ``/compute`` (as Flow-Factory's clients ask), ``/v1/rewards``, ``/health``, ``/metrics``, ``/docs``.
+
+    Args:
+        reward: What is served; None for a class with a ``compute_reward`` of its own.
+        host: Where it listens.
+        port: Where; 0 for a free one.
+        token: What clients must send as ``Authorization: Bearer``.
+        require_token: False to serve another host than loopback without a token.
+        limits: What is allowed; see `Limits`.
+
+    Raises:
+        ConfigError: Another host than loopback, and no token.
+        ContractError: Neither a reward nor a ``compute_reward``, or both.
+        MissingDependencyError: The extra ``server`` is not installed.
+
+    ``compute_reward(self, prompt, image=None, video=None, condition_images=None, condition_videos=None)`` gets lists
+    with one entry a sample (images as PIL) and returns one number a sample, or None where it does not apply.
+
+    Examples:
+        >>> class Brightness(RewardServer):
+        ...     def compute_reward(self, prompt, image=None, video=None, condition_images=None, condition_videos=None):
+        ...         return [sum(one.convert("L").resize((1, 1)).getpixel((0, 0)) for _ in [0]) / 255 for one in image]
+        >>> server = Brightness(port=0)
+        >>> server.reward.name
+        'Brightness'
+    """
+
+    def __init__(
+        self,
+        reward: RewardFunction | None = None,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        token: str | None = None,
+        require_token: bool = True,
+        limits: Limits | None = None,
+    ) -> None:
+        own = type(self).compute_reward is not RewardServer.compute_reward
+        if (reward is None) == (not own):
+            raise ContractError(
+                f"{type(self).__name__} needs a reward, or a compute_reward of its own, and not both: "
+                "RewardServer(reward), or a class derived from RewardServer that overrides compute_reward"
+            )
+        if token is not None and not (token.strip() and token.isascii()):
+            raise ConfigError("token must be a text of ASCII characters")
+        if token is None and require_token and not _is_loopback(host):
+            raise ConfigError(
+                f"{host} can be reached from other machines: give a token, or say that none is wanted "
+                "(require_token=False; --no-token)"
+            )
+        self.reward = reward if reward is not None else _Served(self)
+        self.host, self.port, self.token = host, port, token
+        self.limits = limits or Limits()
+
+    def compute_reward(
+        self,
+        prompt: list[str],
+        image: list[Any] | None = None,
+        video: list[Any] | None = None,
+        condition_images: list[Any] | None = None,
+        condition_videos: list[Any] | None = None,
+    ) -> Sequence[float | None]:
+        """Score lists with one entry a sample; for a class of your own to override."""
+        raise NotImplementedError
+
+    def load(self) -> None:
+        """Read weights, before the first request; for a class of your own to override."""
+
+    @property
+    def app(self) -> FastAPI:
+        """The application, for a server of your own, such as ``uvicorn.run(server.app)``."""
+        try:
+            from flux_rewards.server.app import make_app  # noqa: PLC0415  # needs the extra
+            from flux_rewards.server.service import Service  # noqa: PLC0415  # needs the extra
+
+            return make_app(Service(self.reward, self.limits), self.token)
+        except ImportError as error:
+            raise _missing(error) from error
+
+    def run(self) -> None:
+        """Serve until SIGTERM or Ctrl-C; what is under way is finished, for `Limits.drain` seconds at most."""
+        try:
+            import uvicorn  # noqa: PLC0415  # part of the extra
+        except ImportError as error:
+            raise _missing(error) from error
+        config = uvicorn.Config(
+            self.app,
+            host=self.host,
+            port=self.port,
+            log_level="warning",
+            timeout_graceful_shutdown=int(self.limits.drain) or 1,
+            server_header=False,
+        )
+        listening = config.bind_socket()
+        host, port = listening.getsockname()[:2]
+        print(f"serving {self.reward.name} at http://{host}:{port} (see /docs)", flush=True)  # noqa: T201  # for people
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _missing(error: ImportError) -> MissingDependencyError:
+    package = (error.name or "fastapi").partition(".")[0]
+    return MissingDependencyError(
+        f'{package} is not installed, which a server needs: pip install "flux_rewards[server]"'
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class _Served(RewardFunction):
+    """The ``compute_reward`` of a server as a reward."""
+
+    optional_fields = ("prompt", "image", "video", "condition_images", "condition_videos")
+
+    def __init__(self, server: RewardServer) -> None:
+        super().__init__(name=type(server).__name__)
+        self.server = server
+        accepted = inspect.signature(server.compute_reward).parameters
+        variadic = any(entry.kind is entry.VAR_KEYWORD for entry in accepted.values())
+        self._columns = [name for name in self.optional_fields if variadic or name in accepted]
+
+    def load(self) -> None:
+        self.server.load()
+
+    def compute_rewards(self, samples: Sequence[Sample]) -> Any:
+        columns = {name: [getattr(sample, name) for sample in samples] for name in self._columns}
+        given = {
+            name: column
+            for name, column in columns.items()
+            if name == "prompt" or any(value is not None for value in column)
+        }
+        return self.server.compute_reward(**given)

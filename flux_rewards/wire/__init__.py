@@ -1,0 +1,1 @@
+"""Samples and scores as bytes, and back: exactly, and without anything that could act."""

@@ -1,0 +1,168 @@
+"""Samples as plain JSON, with images as base64, as any client can send them."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flux_rewards.data import FIELDS, Sample
+from flux_rewards.errors import InputError, brief, close_match
+
+__all__ = ["COLUMNS", "Images", "samples_of_columns", "samples_of_json"]
+
+COLUMNS = ("prompt", "image", "video", "condition_images", "condition_videos")
+"""What ``/compute`` of Flow-Factory takes: a list each, or null."""
+
+_FORMATS = ("PNG", "JPEG", "WEBP")
+
+
+@dataclass
+class Images:
+    """Decodes base64 images, as many pixels as there may be in one request.
+
+    Attributes:
+        pixels_left: How many more.
+    """
+
+    pixels_left: int
+
+    def image(self, text: Any, field: str, index: int) -> Any:
+        """A PIL image, loaded.
+
+        Raises:
+            InputError: It is no base64 of a PNG, JPEG or WebP, or too large; known before it is unpacked.
+        """
+        from PIL import Image, UnidentifiedImageError  # noqa: PLC0415  # for those who receive images
+
+        if not isinstance(text, str):
+            raise InputError(f"expected an image in base64, found {brief(text)}", field=field, index=index)
+        try:
+            data = base64.b64decode(text.removeprefix("data:image/png;base64,"), validate=True)
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+        except (binascii.Error, ValueError, UnidentifiedImageError, OSError, SyntaxError) as error:
+            if isinstance(error, (binascii.Error, UnidentifiedImageError)) or "base64" in str(error):
+                message = f"expected a PNG, JPEG or WebP in base64, not a path or a URL: found {brief(text)}"
+            else:
+                message = "expected a PNG, JPEG or WebP in base64, found one that cannot be read"
+            raise InputError(message, field=field, index=index) from None
+        except Image.DecompressionBombError:
+            raise InputError("the image has too many pixels", field=field, index=index) from None
+        self.pixels_left -= image.width * image.height
+        if self.pixels_left < 0:
+            raise InputError("the request has too many pixels; send fewer samples", field=field, index=index)
+        try:
+            image.load()
+        except (OSError, ValueError, SyntaxError, EOFError) as error:
+            raise InputError(f"the image is broken: {type(error).__name__}", field=field, index=index) from None
+        return image
+
+    def media(self, field: str, value: Any, index: int) -> Any:
+        """The value of a field of media."""
+        if field == "image":
+            return self.image(value, field, index)
+        if not isinstance(value, list):
+            raise InputError(f"expected a list of images in base64, found {brief(value)}", field=field, index=index)
+        if field == "condition_videos":
+            return [self.media("video", entry, index) for entry in value]
+        return [self.image(entry, field, index) for entry in value]
+
+
+def samples_of_columns(body: Any, images: Images) -> list[Sample]:
+    """Samples from columns, as ``/compute`` has them.
+
+    Raises:
+        InputError: There is no prompt, a column has another length, or an entry cannot be read.
+
+    Examples:
+        >>> samples_of_columns({"prompt": ["a cat"], "image": None}, Images(100))
+        [Sample(prompt='a cat')]
+    """
+    if not isinstance(body, Mapping):
+        raise InputError(f"expected an object with prompt, image, ..., found {brief(body)}")
+    columns = {name: body[name] for name in COLUMNS if body.get(name) is not None}
+    for name, column in columns.items():
+        if not isinstance(column, list):
+            raise InputError(f"expected a list with one entry a sample, found {brief(column)}", field=name)
+    if "prompt" not in columns:
+        raise InputError("expected a list of prompts", field="prompt")
+    count = len(columns["prompt"])
+    for name, column in columns.items():
+        if len(column) != count:
+            raise InputError(f"has {len(column)} entries for {count} prompts", field=name)
+    rows = []
+    for index in range(count):
+        prompt = columns["prompt"][index]
+        if not isinstance(prompt, str):
+            raise InputError(f"expected text, found {brief(prompt)}", field="prompt", index=index)
+        media = {
+            name: images.media(name, column[index], index)
+            for name, column in columns.items()
+            if name != "prompt" and column[index] is not None
+        }
+        rows.append(Sample(prompt, **media))
+    return rows
+
+
+def samples_of_json(body: Any, images: Images) -> list[Sample]:
+    """Samples from ``{"samples": [{...}, ...]}``.
+
+    Raises:
+        InputError: A sample has a field that there is not, or an entry cannot be read.
+
+    Examples:
+        >>> samples_of_json({"samples": [{"response": "4", "token_ids": [1], "metadata": {"n": 1}}]}, Images(0))
+        [Sample(response='4', token_ids=[1], metadata={'n': 1})]
+    """
+    rows = body.get("samples") if isinstance(body, Mapping) else None
+    if not isinstance(rows, list):
+        raise InputError(f'expected {{"samples": [...]}}, found {brief(body)}')
+    return [_sample(row, index, images) for index, row in enumerate(rows)]
+
+
+def _sample(row: Any, index: int, images: Images) -> Sample:
+    if not isinstance(row, Mapping):
+        raise InputError(f"expected an object with the fields of a sample, found {brief(row)}", index=index)
+    values: dict[str, Any] = {}
+    for field, value in row.items():
+        if field not in FIELDS:
+            raise InputError(
+                f"is not a field of Sample{close_match(str(field), FIELDS)}", field=str(field), index=index
+            )
+        if value is None:
+            continue
+        if field in COLUMNS and field != "prompt":
+            values[field] = images.media(field, value, index)
+            continue
+        expected = _EXPECTED.get(field)
+        if expected is not None and not expected[1](value):
+            raise InputError(f"expected {expected[0]}, found {brief(value)}", field=field, index=index)
+        values[field] = [tuple(pair) for pair in value] if field == "token_offsets" else value
+    return Sample(**values)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_text_or_messages(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(entry, Mapping) for entry in value))
+
+
+def _are_pairs(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(pair, Sequence) and len(pair) == 2 and all(map(_is_count, pair)) for pair in value
+    )
+
+
+_EXPECTED = {
+    "prompt": ("text, or a list of messages", _is_text_or_messages),
+    "response": ("text, or a list of messages", _is_text_or_messages),
+    "token_ids": ("a list of whole numbers", lambda value: isinstance(value, list) and all(map(_is_count, value))),
+    "token_offsets": ("a list of pairs of whole numbers", _are_pairs),
+    "group_id": ("text or a whole number", lambda value: isinstance(value, str) or _is_count(value)),
+    "metadata": ("an object", lambda value: isinstance(value, Mapping)),
+}

@@ -1,0 +1,175 @@
+"""Samples in binary form: pixels as they are, in the safetensors format, and all else as JSON in its header."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flux_rewards.data import FIELDS, MEDIA_FIELDS, Sample
+from flux_rewards.errors import InputError, brief
+from flux_rewards.media import Place
+from flux_rewards.media.reading import read_array
+from flux_rewards.media.sequences import read_media
+from flux_rewards.plain import NotPlain, from_plain, to_plain
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["SAMPLES_TYPE", "MalformedError", "pack_samples", "unpack_samples"]
+
+SAMPLES_TYPE = "application/vnd.flux-rewards.samples+safetensors"
+_KEY = "flux_rewards"
+_VERSION = 1
+_KINDS = frozenset("?bBhHiIlLqQefd")  # what safetensors and NumPy both have
+
+
+class MalformedError(ValueError):
+    """Bytes that are no samples, or no answer."""
+
+
+def pack_samples(samples: Sequence[Sample], fields: Sequence[str] = FIELDS) -> bytes:
+    """Samples as bytes.
+
+    Images are sent as they are read: uint8 where they have 8 bits, floats else; nothing is rounded. Tensors come back
+    as tensors, on the CPU. Files are read here, and their names stay here.
+
+    Args:
+        samples: The samples.
+        fields: Those that are sent.
+
+    Raises:
+        InputError: A field cannot be read, or holds something that has no form here; by the sample's index.
+
+    Examples:
+        >>> image = np.zeros((2, 2, 3), dtype=np.uint8)
+        >>> (back,) = unpack_samples(pack_samples([Sample("a cat", image=image, metadata={"size": (2, 2)})]))
+        >>> back.prompt, back.image.shape, back.metadata
+        ('a cat', (2, 2, 3), {'size': (2, 2)})
+    """
+    from safetensors.numpy import save  # noqa: PLC0415  # for those who send
+
+    packer = _Packer()
+    rows = [packer.row(sample, fields, index) for index, sample in enumerate(samples)]
+    header = json.dumps({"version": _VERSION, "samples": rows})
+    return save(packer.arrays, metadata={_KEY: header})
+
+
+class _Packer:
+    """Collects the arrays of samples; one that a whole group shares is sent once."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[str, NDArray[Any]] = {}
+        self._memo: dict[int, tuple[Any, str]] = {}
+
+    def row(self, sample: Sample, fields: Sequence[str], index: int) -> dict[str, Any]:
+        """A sample's fields as JSON."""
+        row: dict[str, Any] = {}
+        for field in fields:
+            value = getattr(sample, field)
+            if value is None or (field == "metadata" and not value):
+                continue
+            if field in MEDIA_FIELDS:
+                value = _decoded(field, value, index)
+            try:
+                row[field] = to_plain(value, self._write)
+            except NotPlain as error:
+                message = f"cannot be sent: {error}; send text, numbers, lists, mappings, arrays, tensors and images"
+                raise InputError(message, field=field, index=index) from None
+        return row
+
+    def _write(self, value: Any) -> tuple[str, Any] | None:
+        if type(value) is np.ndarray and value.dtype.char in _KINDS and value.dtype.isnative:
+            return "buffer", self._kept(value, value)
+        if type(value).__module__.partition(".")[0] == "torch" and hasattr(value, "detach"):
+            return "tensor", [self._kept(value, _of_tensor(value)), str(value.dtype).removeprefix("torch.")]
+        if hasattr(value, "mode") and hasattr(value, "getpixel"):
+            return "buffer", self._kept(value, read_array(value, Place("metadata")))
+        return None
+
+    def _kept(self, value: Any, array: NDArray[Any]) -> str:
+        if id(value) not in self._memo:
+            name = str(len(self.arrays))
+            self.arrays[name] = np.ascontiguousarray(array)
+            self._memo[id(value)] = value, name
+        return self._memo[id(value)][1]
+
+
+def _of_tensor(tensor: Any) -> NDArray[Any]:
+    tensor = tensor.detach().cpu()
+    if str(tensor.dtype) == "torch.bfloat16":
+        tensor = tensor.float()  # exactly; NumPy has no such type
+    found: NDArray[Any] = tensor.numpy()
+    return found
+
+
+def _decoded(field: str, value: Any, index: int) -> Any:
+    """Media as arrays and tensors: what is in a file is read here."""
+    if isinstance(value, np.ndarray) or hasattr(value, "detach"):
+        return value
+    if field == "image":
+        return read_array(value, Place(field, index))
+    if isinstance(value, (list, tuple)):
+        return [_decoded("video" if field == "condition_videos" else "image", entry, index) for entry in value]
+    return read_media(field, value, "pixels", Place(field, index))
+
+
+def unpack_samples(body: bytes) -> list[Sample]:
+    """The samples of `pack_samples`. Nothing in the bytes can act; arrays are copies.
+
+    Raises:
+        MalformedError: The bytes are something else.
+    """
+    from safetensors import SafetensorError, deserialize  # noqa: PLC0415  # for those who receive
+
+    try:
+        size = int.from_bytes(body[:8], "little")
+        header = json.loads(body[8 : 8 + size])
+        told = json.loads(header["__metadata__"][_KEY])
+        buffers = {name: _array(entry) for name, entry in deserialize(body)}  # type: ignore[no-untyped-call]
+    except (SafetensorError, ValueError, TypeError, LookupError, RecursionError, AttributeError) as error:
+        raise MalformedError(f"not samples in the safetensors format: {type(error).__name__}: {error}") from None
+    if not isinstance(told, dict) or told.get("version") != _VERSION or not isinstance(told.get("samples"), list):
+        raise MalformedError(f"samples of another version, or none: {brief(told)}")
+    readers = {"buffer": lambda name: buffers[name], "tensor": lambda content: _tensor(buffers[content[0]], content[1])}
+    samples = []
+    for index, row in enumerate(told["samples"]):
+        if not isinstance(row, dict) or not row.keys() <= set(FIELDS):
+            raise MalformedError(f"sample {index} has fields that there are not: {brief(row)}")
+        try:
+            values = {field: from_plain(value, readers) for field, value in row.items()}
+        except (NotPlain, RecursionError) as error:
+            raise MalformedError(f"sample {index}: {error}") from None
+        samples.append(Sample(**values))
+    return samples
+
+
+_DTYPES = {
+    "BOOL": "?",
+    "U8": "u1",
+    "I8": "i1",
+    "U16": "u2",
+    "I16": "i2",
+    "U32": "u4",
+    "I32": "i4",
+    "U64": "u8",
+    "I64": "i8",
+    "F16": "f2",
+    "F32": "f4",
+    "F64": "f8",
+}
+
+
+def _array(entry: dict[str, Any]) -> NDArray[Any]:
+    return np.frombuffer(entry["data"], dtype=_DTYPES[entry["dtype"]]).reshape(entry["shape"]).copy()
+
+
+def _tensor(array: NDArray[Any], dtype: Any) -> Any:
+    import torch  # noqa: PLC0415  # only where a tensor was sent
+
+    kind = getattr(torch, dtype, None) if isinstance(dtype, str) else None
+    if not isinstance(kind, torch.dtype):
+        raise NotPlain(f"there is no type of tensors {brief(dtype)}")
+    return torch.from_numpy(array).to(kind)
