@@ -64,7 +64,7 @@ def main() -> int:
     judge = judge_of(given.kind, field, given.prompt is not None, given.model, api_base_url=given.api_base_url)
     try:
         shown: dict[str, Any] = {field: [Image.open(name) for name in names] if given.image else names}
-        batch = judge(prompt=[given.prompt] * len(names), **shown)
+        batch = judge(prompt=[given.prompt] * len(names), group_id=["all"] * len(names), **shown)
     except (FluxRewardsError, OSError) as error:  # no answer, one that cannot be read; no such file, no image
         print(error, file=sys.stderr)
         return 1

@@ -79,7 +79,7 @@ class CompositeReward(Combinator):
                     f"part {position} must be (reward, weight), such as (reward, 1.0), found {brief(pair)}",
                     reward=self.name,
                 )
-            number(pair[1], f"the weight of part {position} ({pair[0].name})", self.name)
+            number(pair[1], f"the weight of part {position} ({type(pair[0]).__name__})", self.name)
         self.children = tuple(reward for reward, _ in pairs)
         weights = [float(weight) for _, weight in pairs]
         total = sum(map(abs, weights)) if normalize_weights else 1.0

@@ -117,7 +117,7 @@ class _Builder:
             label = self._label(entry, f"{at}[{position}]")
             weights.append(number(entry.get("weight", 1.0), f"{label}: weight", ""))
             rewards.append(self._reward(entry, label))
-            name = entry.get("name", rewards[-1].name)
+            name = entry["name"] if "name" in entry else rewards[-1].name  # a remote one would be asked for it
             if not isinstance(name, str) or not name:
                 raise ConfigError(f"{label}: name must be text, found {brief(name)}")
             if "name" in entry and name in given:

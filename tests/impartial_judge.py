@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -33,7 +34,8 @@ def decides(request: Request) -> Answer:
     """The same answer to the same request."""
     drawn = int(hashlib.sha256(json.dumps(request.body, sort_keys=True).encode()).hexdigest()[:8], 16)
     if request.body.get("logprobs"):
-        return first_token({"Yes": -0.1 - drawn % 100 / 20, "No": -0.2 - drawn // 100 % 100 / 20})
+        share = (1 + drawn % 98) / 100
+        return first_token({"Yes": math.log(share), "No": math.log(1 - share)})
     if "response_format" in request.body:
         properties = request.body["response_format"]["json_schema"]["schema"]["properties"]
         return said(

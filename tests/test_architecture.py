@@ -36,7 +36,19 @@ FLOORS: list[list[str]] = [
     ["cli"],
 ]
 # Within these packages, files build on one another.
-HOUSES_OF_THEIR_OWN = {"rewards", "cli", "report", "media", "wrappers", "models", "verification", "chat", "wire", "remote", "server"}
+HOUSES_OF_THEIR_OWN = {
+    "rewards",
+    "cli",
+    "report",
+    "media",
+    "wrappers",
+    "models",
+    "verification",
+    "chat",
+    "wire",
+    "remote",
+    "server",
+}
 
 
 def module_names() -> list[str]:

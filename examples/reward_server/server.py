@@ -3,8 +3,8 @@
     pip install fastapi uvicorn pillow
     python server.py --port 8000
 
-Copy it, and write `load` and `score`; the rest can stay. It answers what Flow-Factory's clients and flux_rewards'
-``RemoteReward(url, protocol="flow_factory")`` ask:
+Copy it, and write `load` and `score`; the rest can stay. Python >= 3.10. It answers what Flow-Factory's clients and
+flux_rewards' ``RemoteReward(url, protocol="flow_factory")`` ask:
 
 - ``GET /health``: 200 once `load` has returned, 503 until then, or for good where it failed.
 - ``POST /compute`` with the fields of `Samples`, images as base64 of PNG, JPEG or WebP: ``{"rewards": [float or null,
@@ -32,7 +32,7 @@ import uvicorn
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
 from PIL import Image, ImageStat
-from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException as AnyHTTPException  # the router's, too
 from starlette.requests import ClientDisconnect
 
@@ -84,20 +84,20 @@ def score(  # noqa: PLR0917
     ]
 
 
-Strings = Annotated[list[str], FailFast()]  # else a million faults make a million messages
-Lists = Annotated[list[Strings], FailFast()]
+Strings = Annotated[list[str], Field(fail_fast=True)]  # else a million faults make a million messages
+Lists = Annotated[list[Strings], Field(fail_fast=True)]
 
 
 class Samples(BaseModel):
     """The body of a request: each field is null or has one entry a sample; images are base64 without a prefix."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)  # a field that nobody reads would change what is scored
+    model_config = ConfigDict(extra="allow", strict=True)
 
     prompt: Strings = Field(min_length=1)
     image: Strings | None = None
     video: Lists | None = None
     condition_images: Lists | None = None
-    condition_videos: Annotated[list[Lists], FailFast()] | None = None
+    condition_videos: Annotated[list[Lists], Field(fail_fast=True)] | None = None
 
 
 def logged(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -135,7 +135,12 @@ def decode(body: bytes) -> list[Any]:
     count, left = len(samples.prompt), MAX_PIXELS
     if count > MAX_SAMPLES:
         raise HTTPException(413, f"{count} samples are more than {MAX_SAMPLES}; send fewer at once")
-    for field, value in samples:
+    fields = {field: getattr(samples, field) for field in Samples.model_fields}
+    if unknown := [field for field, value in samples if field not in fields and value is not None]:
+        raise HTTPException(
+            400, f"{unknown[0]:.40} is none of {', '.join(fields)}"
+        )  # unread, it would change the scores
+    for field, value in fields.items():
         if value is not None and len(value) != count:
             raise HTTPException(400, f"{field} has {len(value)} entries for {count} prompts; send one for each")
 
@@ -147,7 +152,7 @@ def decode(body: bytes) -> list[Any]:
         left -= max(image.width * image.height, 64 * 64)  # many tiny ones cost as well
         return image
 
-    return [value if field == "prompt" or value is None else read(value, field) for field, value in samples]
+    return [value if field == "prompt" or value is None else read(value, field) for field, value in fields.items()]
 
 
 def read_image(text: str, place: str, left: int) -> Image.Image:
@@ -198,7 +203,7 @@ def create_app(token: str | None) -> FastAPI:
     async def compute(request: Request) -> JSONResponse:
         check(request, token)
         if not loading.done():
-            raise HTTPException(503, "NotReady: the weights are loading", {"Retry-After": "5"})
+            raise HTTPException(503, "NotReady: the weights are loading", {"Retry-After": "1"})
         model = loading.result()
         if places.locked():
             raise HTTPException(503, f"{MAX_WAITING} requests are waiting; come back later", {"Retry-After": "1"})

@@ -270,7 +270,7 @@ def serve(
     port: Annotated[int, typer.Option(help="Where to listen; 0 for a free port.")] = 8000,
     token_env: Annotated[
         str, typer.Option(metavar="NAME", help="Environment variable with the token that clients must send.")
-    ] = "FLUX_REWARDS_TOKEN",
+    ] = "FLUX_REWARDS_TOKEN",  # noqa: S107  # its name
     no_token: Annotated[bool, typer.Option("--no-token", help="Serve anybody who can reach the host.")] = False,
     evaluation: Annotated[bool, typer.Option("--eval", help="Serve the section eval_rewards.")] = False,
     max_batch: Annotated[int, typer.Option(help="Samples of several requests that are scored together.")] = 64,

@@ -9,6 +9,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from flux_rewards.chunks import Recalled
 from flux_rewards.data import FIELDS
 from flux_rewards.errors import ComputeError, ConfigError, brief, close_match
@@ -174,13 +176,15 @@ class Cached(CallWrapper):
         """What is worth keeping, by its key."""
         if chunk.reward.scope == "group" and scored.causes:
             return {}  # what a group lacks may decide the rest of it
-        if chunk.stop_at_failure and scored.causes:
-            return {}  # rows behind the failure were not computed, and look like rows that do not apply
         notes = chunk.notes.get(id(self), {})
         # A setting that has changed meanwhile may have decided the score.
         settings = settings_digest(chunk.reward, self._known[id(chunk.reward)][1]) if notes else b""
         found = [notes.get(position, (None, None)) for position in chunk.positions]
         keys = [key if of == settings else None for key, of in found]
+        if chunk.stop_at_failure and scored.causes:  # rows that were not computed look like rows that do not apply
+            keys = [
+                key if applies else None for key, applies in zip(keys, ~np.isnan(scored.batch.rewards), strict=True)
+            ]
         packed = packed_rows(scored.batch, self.name, chunk.positions)
         return {key: value for key, value in zip(keys, packed, strict=True) if key and value}
 

@@ -44,7 +44,7 @@ def test_places(template: str, names: list[str], text: str | None) -> None:
     ("template", "says"),
     [
         ("Is it {promt}?", r"question has the place \{promt\}.*\{prompt\}.*\{\{promt\}\} is text"),
-        ("Is it {answer}?", r"\{answer\}.*\{prompt\}, \{reference\}"),
+        ("Is it {response}?", r"\{response\}.*\{prompt\}, \{reference\}"),
         ("Is it {}?", r"question has the place \{\}"),
         ("{prompt} {image}", r"\{image\}"),
     ],

@@ -176,10 +176,23 @@ class Judge(RewardFunction, abstract=True):
     def ask_side_by_side(self, jobs: Sequence[Callable[[Exchange], Awaitable[T]]]) -> list[T | Exception | None]:
         """What each job returns or raises; see `side_by_side`."""
         client = self.client
+        self._check_pace(len(jobs))
         start = functools.partial(
             self._exchange, client=client, adopt=adopter(), request={"model": self.vlm_model, **self.request()}
         )
         return side_by_side(jobs, start, self.deadline)
+
+    def _check_pace(self, count: int) -> None:
+        """Nothing is paid for that cannot be done in time."""
+        if self.requests_per_minute is None:
+            return
+        needed = 60.0 * ((count - 1) // self.requests_per_minute)
+        if needed > self.deadline:
+            raise ConfigError(
+                f"{count} requests at requests_per_minute={self.requests_per_minute} take {needed:.0f} s or more, and "
+                f"deadline={self.deadline:g}; raise the deadline, or give a batch_size",
+                reward=self.name,
+            )
 
     def request(self) -> dict[str, Any]:
         """What is the same for all requests."""

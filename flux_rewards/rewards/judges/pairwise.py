@@ -152,7 +152,7 @@ class PairwiseJudge(Judge):
         both_orders: bool = True,
         max_pairs: int | None = None,
         seed: int = 0,
-        min_mass: float = 0.01,
+        min_mass: float = 0.5,
         criteria_key: str | None = None,
         **options: Unpack[JudgeOptions],
     ) -> None:

@@ -83,7 +83,7 @@ class RatingJudge(SampleJudge):
         label: str = "Score",
         allow_na: bool = False,
         criteria_key: str | None = None,
-        min_mass: float = 0.01,
+        min_mass: float = 0.5,
         **options: Unpack[JudgeOptions],
     ) -> None:
         label_of = options.get("name") or type(self).__name__

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from flux_rewards.data import RewardOutput
 from flux_rewards.rewards.judges.judge import Judge
 
 if TYPE_CHECKING:
     from flux_rewards.chat.client import Messages
     from flux_rewards.chat.reply import Reply
-    from flux_rewards.data import RewardOutput, Sample
+    from flux_rewards.data import Sample
     from flux_rewards.rewards.judges.exchange import Exchange
 
 __all__ = ["SampleJudge"]
@@ -20,17 +21,19 @@ class SampleJudge(Judge, abstract=True):
     """A judge that asks once for each sample; a subclass says what, and reads the reply.
 
     Examples:
-        >>> from flux_rewards import JudgeError, RewardOutput
-        >>> from flux_rewards.rewards.judges.material import message
+        >>> from flux_rewards import JudgeError
+        >>> from flux_rewards.rewards.judges.material import NOTICE, message
+        >>> from flux_rewards.rewards.judges.verdicts.spoken import spoken
         >>> class Politeness(SampleJudge):
         ...     def __init__(self, vlm_model, **options):
         ...         super().__init__(vlm_model, fields=("response",), **options)
         ...     def messages(self, sample):
-        ...         return [message(*self.shown(sample), "Is this polite? Answer with POLITE or RUDE.")]
+        ...         return [message(NOTICE, *self.shown(sample), "Is this polite? Answer with POLITE or RUDE.")]
         ...     def read(self, reply, sample):
-        ...         if reply.text not in ("POLITE", "RUDE"):
+        ...         answer = spoken(reply)  # whole, and without its reasoning
+        ...         if answer not in ("POLITE", "RUDE"):
         ...             raise JudgeError("neither POLITE nor RUDE")
-        ...         return RewardOutput(float(reply.text == "POLITE"))
+        ...         return float(answer == "POLITE")
         >>> Politeness("judge").required_fields
         ('response',)
     """
@@ -39,7 +42,7 @@ class SampleJudge(Judge, abstract=True):
         """What the judge is asked about a sample: messages as the API has them."""
         raise NotImplementedError
 
-    def read(self, reply: Reply, sample: Sample) -> RewardOutput:
+    def read(self, reply: Reply, sample: Sample) -> RewardOutput | float | None:
         """The row of a sample, by the reply; what the reply took is added to its metadata.
 
         Raises:
@@ -63,7 +66,8 @@ class SampleJudge(Judge, abstract=True):
                 self.form(sample),
                 slow_to_build=self.shows_media,
             )
-            row = verdict.value
+            value: Any = verdict.value  # a subclass may return what every reward may
+            row = value if isinstance(value, RewardOutput) else RewardOutput(value)
             row.metadata = {**verdict.metadata, **row.metadata}
             return row
 

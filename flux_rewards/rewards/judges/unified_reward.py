@@ -45,7 +45,7 @@ def read_unified(text: str, version: str) -> dict[str, float]:
     """
     found: dict[str, float] = {}
     for name, label in _LABELS[version].items():
-        score = read_rating(text, _SCALE, label, labelled=version == "2.0")
+        score = read_rating(text, _SCALE, label, labelled=version == "2.0", last=False)
         assert score is not None  # noqa: S101  # for the type checker: "N/A" is not allowed
         found[name] = score
     return found

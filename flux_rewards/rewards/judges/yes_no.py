@@ -76,7 +76,7 @@ class YesNoJudge(SampleJudge):
         positive: str = "Yes",
         negative: str = "No",
         merge_variants: bool = True,
-        min_mass: float = 0.01,
+        min_mass: float = 0.5,
         **options: Unpack[JudgeOptions],
     ) -> None:
         options.setdefault("max_tokens", 1)

@@ -28,6 +28,7 @@ from impatient_judges import rating, samples
 from flux_rewards import (
     Cached,
     ComputeError,
+    ConfigError,
     JudgeError,
     MaskErrors,
     RemoteError,
@@ -212,8 +213,10 @@ def test_no_more_requests_a_minute_than_allowed() -> None:
     """The rest would be too late for this call, and says so."""
     with ChatServer(TEN) as server:
         judge = rating(server.url, requests_per_minute=5, deadline=1.0)
-        batch = MaskErrors(judge, 1.0)(samples(8))
-        assert np.isnan(batch.rewards).sum() == 3
+        with pytest.raises(ConfigError, match="8 requests at requests_per_minute=5 take 60 s"):
+            judge(samples(8))
+        batch = MaskErrors(judge, 1.0)(samples(5))
+        assert np.isfinite(batch.rewards).all()
         again = MaskErrors(judge, 1.0)(samples(1))
     assert len(again.errors) == 1
     assert all("deadline" in reason for reason in [*batch.errors.values(), *again.errors.values()])

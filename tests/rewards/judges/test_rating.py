@@ -44,7 +44,7 @@ def asked(sample: Sample, reply: Answer = TEN, /, **options: Any) -> Request:
         ("Score: 0.25", {"score_range": (0, 1)}, 0.25, 0.25),
         ("Score: -5", {"score_range": (-10, 10)}, 0.25, -5.0),
         ("Score: 80%", {"score_range": (0, 100)}, 0.8, 80.0),
-        ("Quality: 3\nScore: 9", {"label": "Quality", "score_range": (1, 5)}, 0.5, 3.0),
+        ("Score: 9\nQuality: 3", {"label": "Quality", "score_range": (1, 5)}, 0.5, 3.0),
         ("Note : 12/20", {"label": "note", "score_range": (0, 20)}, 0.6, 12.0),
         ("理由はこうです。\n**評価\uff1a\uff18点**", {"label": "評価"}, 7 / 9, 8.0),
         ("Gesamtnote: 7,5", {"label": "Gesamtnote"}, 6.5 / 9, 7.5),
@@ -79,7 +79,7 @@ def test_a_number_in_json(reply: str, expected: float) -> None:
         ({"4": 0.5, "5": 0.3, "3": 0.1, "Well": 0.1}, {}, (2.0 + 1.5 + 0.3) / 0.9, 0.9),
         ({"4": 0.25, " 4": 0.25, "2": 0.25, "\n2": 0.25}, {}, 3.0, 1.0),
         ({"5": 0.4, "9": 0.4, "1": 0.1}, {}, (2.0 + 0.1) / 0.5, 0.5),  # 9 is not on the scale
-        ({"5": 0.4, "50": 0.2, "4.5": 0.2, "five": 0.1}, {}, 5.0, 0.4),
+        ({"5": 0.4, "50": 0.2, "4.5": 0.2, "five": 0.1}, {"min_mass": 0.3}, 5.0, 0.4),
         ({"0": 0.5, "9": 0.5}, {"score_range": (0, 9)}, 4.5, 1.0),
         ({"0": 0.5, "1": 0.5}, {"score_range": (0, 1)}, 0.5, 1.0),
     ],
@@ -239,7 +239,7 @@ def test_unreadable_replies_are_asked_for_again_where_wished() -> None:
     [
         ({"answer": "number"}, "answer"),
         ({"criteria": None}, "criteria"),
-        ({"criteria": "Is it {answer}?"}, "{answer}"),
+        ({"criteria": "Is it {response}?"}, "{response}"),
         ({"score_range": (5, 1)}, "score_range"),
         ({"score_range": (1, 1)}, "score_range"),
         ({"score_range": (0, math.inf)}, "score_range"),

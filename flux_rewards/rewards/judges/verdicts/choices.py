@@ -52,7 +52,7 @@ def read_choice(text: str, label: str = "Verdict") -> str:
         ('B', 'tie')
     """
     text = tidy(text)
-    values = values_behind(text, label, _choice)
+    values = values_behind(text, label, _choice, last=True)
     if not values:
         inside = (bracketed(text) or "").upper()
         lines = [line for line in text.split("\n") if undecorated(line)]

@@ -53,27 +53,32 @@ class Reader(Protocol):
 
 
 class _Candidate(NamedTuple):
+    line: int
     strong: bool
     amid: bool
     quoted: bool
     value: Any
 
 
-def values_behind(text: str, label: str, read: Reader) -> list[Any]:
+def values_behind(text: str, label: str, read: Reader, *, last: bool = False) -> list[Any]:
     r"""What stands behind a label: its words, perhaps a parenthesis, then ``:`` or ``=``, then the verdict.
 
     A label stands at the beginning of a line; a "final", "overall" or "total" one also amid a line, but not in quotes.
     A final verdict stands above plain ones before it: not above one that follows, nor, amid a line, above any. What is
-    quoted, by ``>`` or in quotes, counts only where there is nothing else. A label with nothing behind it that can be
+    quoted, by ``>`` or in quotes, counts only where all of the text is. A label with nothing behind it that can be
     read is passed over: the instruction may be repeated.
 
     Args:
         text: Tidy.
         label: One or more words, whatever the case.
         read: Reads the verdict.
+        last: Whether one of them must be in the last line that says anything: words behind a verdict may take it back.
 
     Returns:
         The verdicts that decide.
+
+    Raises:
+        JudgeError: They cannot be read, or words follow them.
 
     Examples:
         >>> def read(text, *, alone, aside):
@@ -82,13 +87,16 @@ def values_behind(text: str, label: str, read: Reader) -> list[Any]:
         ['4']
     """
     found = list(_candidates(text, label, read))
-    found = [candidate for candidate in found if not candidate.quoted] or found
-    last = max((at for at, candidate in enumerate(found) if candidate.strong and not candidate.amid), default=None)
-    if last is not None:
-        found = [candidate for at, candidate in enumerate(found) if candidate.strong or at > last]
+    if not all(_is_quoted(line, len(line) - len(undecorated(line))) for line in text.split("\n") if undecorated(line)):
+        found = [candidate for candidate in found if not candidate.quoted]
+    final = max((at for at, candidate in enumerate(found) if candidate.strong and not candidate.amid), default=None)
+    if final is not None:
+        found = [candidate for at, candidate in enumerate(found) if candidate.strong or at > final]
     for candidate in found:
         if isinstance(candidate.value, JudgeError):
             raise candidate.value
+    if found and last and any(map(undecorated, text.split("\n")[max(candidate.line for candidate in found) + 1 :])):
+        raise JudgeError(f"words follow the line '{label}: ...', which may take it back", "ambiguous")
     return [candidate.value for candidate in found]
 
 
@@ -106,26 +114,28 @@ def _candidates(text: str, label: str, read: Reader) -> Iterator[_Candidate]:
         begin = start.end() if start else 0
         at_start = strong.match(line, begin) or plain.match(line, begin)
         if at_start is not None:
-            value = _value(lines, number, at_start, read)
+            value, skipped = _value(lines, number, at_start, read)
             if value is not None:
-                yield _Candidate(strong.match(line, begin) is not None, False, _is_quoted(line, begin), value)
+                found = strong.match(line, begin) is not None
+                yield _Candidate(number + skipped, found, False, _is_quoted(line, begin), value)
                 continue
         for amid in strong.finditer(line, begin + 1):
-            value = _value(lines, number, amid, read)
+            value, skipped = _value(lines, number, amid, read)
             if value is not None:
-                yield _Candidate(True, True, line[: amid.start()].rstrip(" *")[-1:] in [*_QUOTES], value)
+                quoted = line[: amid.start()].rstrip(" *")[-1:] in [*_QUOTES]
+                yield _Candidate(number + skipped, True, True, quoted, value)
 
 
-def _value(lines: Sequence[str], number: int, label: re.Match[str], read: Reader) -> Any:
-    behind = lines[number][label.end() :]
-    alone = not undecorated(behind)
-    if alone:  # on the next line that has anything
-        below = (undecorated(lines[at]) for at in range(number + 1, len(lines)))
-        behind = next(filter(None, below), "")
+def _value(lines: Sequence[str], number: int, label: re.Match[str], read: Reader) -> tuple[Any, int]:
+    """The verdict behind a label, and how many lines below."""
+    behind, below = lines[number][label.end() :], 0
+    while not undecorated(behind) and number + below + 1 < len(lines):  # on the next line that has anything
+        below += 1
+        behind = undecorated(lines[number + below])
     try:
-        return read(behind, alone=alone, aside=label["aside"] or "")
+        return read(behind, alone=below > 0, aside=label["aside"] or ""), below
     except JudgeError as error:
-        return error
+        return error, below
 
 
 def _is_quoted(line: str, begin: int) -> bool:
@@ -160,7 +170,7 @@ def last_line(text: str) -> str:
 
 
 def read_rating(
-    text: str, scale: Scale, label: str = "Score", *, allow_na: bool = False, labelled: bool = False
+    text: str, scale: Scale, label: str = "Score", *, allow_na: bool = False, labelled: bool = False, last: bool = True
 ) -> float | None:
     r"""The number that a text gives behind its label; without any label, boxed in its last line, or alone.
 
@@ -170,6 +180,7 @@ def read_rating(
         label: What stands before it.
         allow_na: Whether it may be "N/A".
         labelled: Whether the label must be there.
+        last: Whether it must be in the last line.
 
     Returns:
         The number; None for "N/A".
@@ -183,7 +194,7 @@ def read_rating(
         7.0
     """
     text = _TAGS.sub("", _BOXED.sub(lambda found: f" {found[1] or found[2] or ''} ", tidy(text)))
-    values = values_behind(text, label, functools.partial(_number, scale=scale))
+    values = values_behind(text, label, functools.partial(_number, scale=scale), last=last)
     if not values and not labelled:
         values = [value for value in map(read_whole, _unlabelled(text)) if value is not None]
     if not values:

@@ -78,6 +78,7 @@ def shares(reply: Reply, answers: Sequence[str], *, merge_variants: bool = True,
         wanted = " or ".join(map(repr, answers))
         raise JudgeError(
             f"the reply would begin with {wanted} with a probability of {mass:.2g}; likelier are {listed}. A reasoning "
-            "model? Switch it off, for many servers by extra_body={'chat_template_kwargs': {'enable_thinking': False}}"
+            "model? Switch that off, often by extra_body={'chat_template_kwargs': {'enable_thinking': False}}. "
+            f"min_mass={min_mass:g} is the least that is taken"
         )
     return [share / mass for share in found]
