@@ -109,9 +109,9 @@ def reason(error: Exception) -> str:
 def read_rows(returned: Any, samples: Sequence[Sample], *, reward: str, indices: Sequence[int]) -> Rows:
     """Read what ``compute_rewards`` returned for `samples`.
 
-    Rows are numbers, None (does not apply), `RewardOutput`, or an exception (failed). Arrays, tensors and a `RewardBatch`
-    stand for all rows at once; so does a `Scored`, with the errors. A NaN or infinity is a failure: a model that
-    overflowed must not pass for a reward that does not apply.
+    Rows are numbers, None (does not apply), `RewardOutput`, or an exception (failed). Arrays, tensors and
+    a `RewardBatch` stand for all rows at once; so does a `Scored`, with the errors. A NaN or infinity is a failure: a
+    model that overflowed must not pass for a reward that does not apply.
 
     Args:
         returned: The author's value.

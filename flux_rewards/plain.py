@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ import numpy as np
 from flux_rewards.errors import brief
 
 __all__ = ["NotPlain", "Reader", "Writer", "from_plain", "to_plain"]
+
+_DTYPE = re.compile(r"[<>|=][?bBhHiIlLqQefdgFDGSUmMiufc]\d*(?:\[\d*[A-Za-z]+\])?")
 
 Writer = Callable[[Any], "tuple[str, Any] | None"]
 """For values of its own kinds: the kind, and what it is made of; None for others."""
@@ -101,8 +104,11 @@ def _readers(others: Mapping[str, Reader] | None) -> Mapping[str, Reader]:
 
 def _array(content: Sequence[Any]) -> Any:
     name, shape, data = content
-    dtype = np.dtype(name)
-    if dtype.hasobject:
-        raise NotPlain("an array of objects")
-    flat = np.frombuffer(from_plain(data), dtype=dtype)
-    return flat[0] if shape is None else flat.reshape(shape).copy()
+    if not isinstance(name, str) or not _DTYPE.fullmatch(name):
+        raise NotPlain(f"{brief(name)} is no type of numbers")
+    flat = np.frombuffer(from_plain(data), dtype=np.dtype(name))
+    if shape is None:
+        return flat[0]
+    if not all(isinstance(size, int) and size >= 0 for size in shape):
+        raise NotPlain(f"{brief(shape)} is no shape")
+    return flat.reshape(shape).copy()

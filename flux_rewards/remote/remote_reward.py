@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -25,7 +25,7 @@ from flux_rewards.threads import RenewedLock
 from flux_rewards.validation import number, one_of, whole_number
 from flux_rewards.wire.answers import ANSWER_TYPE, unpack_answer
 from flux_rewards.wire.json_samples import COLUMNS
-from flux_rewards.wire.samples import SAMPLES_TYPE, pack_samples
+from flux_rewards.wire.samples import SAMPLES_TYPE, pack_readable
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -145,6 +145,39 @@ class RemoteReward(RewardFunction):
         """That of the server's reward."""
         return str(self._learned["scope"])
 
+    @property
+    def bounds(self) -> tuple[float, float] | None:  # the server's own
+        """Those of the server's reward, after this one's own scale and clip."""
+        own = vars(self).get("_bounds")
+        if own is not None or not vars(self).get("_ready"):
+            return cast("tuple[float, float] | None", own)
+        told = self._learned.get("bounds")
+        if told is None:
+            return None
+        scale = vars(self).get("_RewardFunction__scale", 1.0)
+        low, high = sorted(float(bound) * scale for bound in told)
+        return low, high
+
+    @bounds.setter
+    def bounds(self, value: tuple[float, float] | None) -> None:
+        self._bounds = value
+
+    @property
+    def higher_is_better(self) -> bool:  # the server's own
+        """That of the server's reward; the other way round where this one's own scale is negative."""
+        turned = vars(self).get("_turned", False)
+        known = bool(self._learned.get("higher_is_better", True)) if vars(self).get("_ready") else True
+        return known is not turned
+
+    @higher_is_better.setter
+    def higher_is_better(self, value: bool) -> None:
+        self._turned = not value
+
+    @property
+    def reference_is_media(self) -> bool:  # type: ignore[override]  # the server's own
+        """That of the server's reward."""
+        return bool(self._learned.get("reference_is_media"))
+
     def load(self) -> None:
         """Wait for the server, and learn what it serves."""
         _ = self._learned
@@ -202,21 +235,24 @@ class RemoteReward(RewardFunction):
         if self.scope == "group":  # the samples of one group, however it was told
             samples = [replace(sample, group_id="one") for sample in samples]
 
+        body, unread = pack_readable(samples, sent, reference_is_media=bool(self._learned.get("reference_is_media")))
+        rows = [row for row in range(len(samples)) if row not in unread]
+
         def read(response: Any) -> Scored:
             answer = unpack_answer(response.content)
-            if len(answer.batch) != len(samples):
-                raise ValueError(f"{len(answer.batch)} scores for {len(samples)} samples")
-            for cause in answer.causes.values():
-                cause.index = None  # a place in the request
+            if len(answer.batch) != len(rows):
+                raise ValueError(f"{len(answer.batch)} scores for {len(rows)} samples")
             return Scored(answer.batch, answer.causes)
 
-        return self._servers.request(
-            "POST",
-            "/v1/score",
-            read,
-            pack_samples(samples, sent),
-            {"Content-Type": SAMPLES_TYPE, "Accept": ANSWER_TYPE},
-        )
+        headers = {"Content-Type": SAMPLES_TYPE, "Accept": ANSWER_TYPE}
+        pieces: list[tuple[Sequence[int], Scored]] = []
+        if rows:
+            pieces.append((rows, self._servers.request("POST", "/v1/score", read, body, headers)))
+        pieces += [([row], Scored.failure(error, reward=self.name, indices=[row])) for row, error in unread.items()]
+        scored = Scored.scatter(len(samples), pieces) if unread else pieces[0][1]
+        for cause in scored.causes.values():
+            cause.index = None  # a place in the request
+        return scored
 
     def _compute(self, samples: Sequence[Sample]) -> RewardBatch:
         columns = {

@@ -8,15 +8,19 @@ import hmac
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
+from flux_rewards.errors import InputError
 from flux_rewards.server.problems import Problem, hide, problem_of
 from flux_rewards.server.schema import COMPUTE, OPENAPI, SCORE
 from flux_rewards.wire.answers import ANSWER_TYPE, pack_answer, plain_answer
+from flux_rewards.wire.fields import is_media
 from flux_rewards.wire.json_samples import Images, samples_of_columns, samples_of_json
 from flux_rewards.wire.samples import SAMPLES_TYPE, MalformedError, unpack_samples
 
@@ -27,6 +31,15 @@ if TYPE_CHECKING:
 __all__ = ["make_app"]
 
 _log = logging.getLogger(__name__)
+
+
+class JSONResponse(Response):
+    """JSON in ASCII: what clients sent may hold half a character, which UTF-8 cannot."""
+
+    def __init__(self, told: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
+        body = json.dumps(told, allow_nan=False).encode()
+        super().__init__(body, status, headers=dict(headers or {}), media_type="application/json")
+
 
 Page = Callable[[Request], Awaitable[Response]]
 
@@ -46,6 +59,11 @@ def make_app(service: Service, token: str | None) -> FastAPI:
         await asyncio.to_thread(service.stop)
 
     app = FastAPI(title="flux_rewards", lifespan=lifespan, **OPENAPI)
+
+    @app.exception_handler(HTTPException)
+    async def elsewhere(request: Request, error: HTTPException) -> Response:
+        return _told(Problem(error.status_code, "NoSuchPage", str(error.detail)), request.url.path)
+
     pages = _Pages(service)
     for method, path, page, summary, extra in (
         ("GET", "/health", pages.health, "Whether weights are loaded", None),
@@ -105,6 +123,7 @@ class _Pages:
             samples = await asyncio.to_thread(_from_json, body, samples_of_json, service.limits.max_pixels)
         else:
             raise Problem(415, "ContentType", f"expected application/json or {SAMPLES_TYPE}, found {kind!r}")
+        samples = _references(samples, service)
         answer = await service.score(samples, request.is_disconnected)
         if ANSWER_TYPE in request.headers.get("Accept", ""):
             packed = await asyncio.to_thread(pack_answer, answer, hide)
@@ -153,6 +172,8 @@ async def _body(request: Request, service: Service) -> bytes:
 
     try:
         await asyncio.wait_for(read(), service.limits.body_timeout)
+    except ClientDisconnect:
+        raise Problem(499, "Gone", "the client went away") from None
     except asyncio.TimeoutError:
         raise Problem(408, "TooSlow", f"the body did not come within {service.limits.body_timeout:g} s") from None
     return bytes(received)
@@ -163,6 +184,24 @@ def _unpacked(body: bytes) -> list[Sample]:
         return unpack_samples(body)
     except MalformedError as error:
         raise Problem(400, "Malformed", str(error)) from None
+
+
+def _references(samples: list[Sample], service: Service) -> list[Sample]:
+    """References that are images to the reward: in base64, or pixels; never a file of this machine."""
+    if not service.reference_is_media:
+        return samples
+    images = Images(service.limits.max_pixels)
+    read: list[Sample] = []
+    for index, sample in enumerate(samples):
+        reference = sample.reference
+        if isinstance(reference, str):
+            reference = images.image(reference, "reference", index)
+        elif isinstance(reference, list) and all(isinstance(entry, str) for entry in reference):
+            reference = [images.image(entry, "reference", index) for entry in reference]
+        if reference is not None and not is_media(reference, 1):
+            raise InputError("expected an image in base64, or pixels", field="reference", index=index)
+        read.append(replace(sample, reference=reference))
+    return read
 
 
 def _from_json(body: bytes, read: Callable[[Any, Images], list[Sample]], max_pixels: int) -> list[Sample]:

@@ -64,6 +64,7 @@ def problem_of(error: BaseException) -> Problem:
     """What a client is told of an exception.
 
     Examples:
+        >>> from flux_rewards import InputError
         >>> problem_of(InputError("expected text", field="prompt", index=3)).told["index"]
         3
     """

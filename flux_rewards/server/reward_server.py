@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import ipaddress
+import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +104,15 @@ class RewardServer:
         except ImportError as error:
             raise _missing(error) from error
 
+    def _listening(self) -> socket.socket:
+        """A socket of which asyncio knows that it is TCP: else each answer would wait for the client's delayed ACK."""
+        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, _, _, address = found[0]
+        listening = socket.socket(family, kind, socket.IPPROTO_TCP)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        return listening
+
     def run(self) -> None:
         """Serve until SIGTERM or Ctrl-C; what is under way is finished, for `Limits.drain` seconds at most."""
         try:
@@ -117,7 +127,7 @@ class RewardServer:
             timeout_graceful_shutdown=int(self.limits.drain) or 1,
             server_header=False,
         )
-        listening = config.bind_socket()
+        listening = self._listening()
         host, port = listening.getsockname()[:2]
         print(f"serving {self.reward.name} at http://{host}:{port} (see /docs)", flush=True)  # noqa: T201  # for people
         uvicorn.Server(config).run(sockets=[listening])

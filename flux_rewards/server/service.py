@@ -51,6 +51,11 @@ class Service:
         )
         self.metrics = Metrics(lambda: self.batcher.waiting, lambda: self.batcher.busy)
 
+    @property
+    def reference_is_media(self) -> bool:
+        """Whether a reference is an image, or images, to the reward."""
+        return any(leaf.reference_is_media for leaf in _leaves(self.reward))
+
     def _observe(self, requests: int, samples: int, seconds: float) -> None:
         self.metrics.batch(requests, samples, seconds)
 
@@ -88,6 +93,7 @@ class Service:
             "optional_fields": optional,
             "bounds": None if reward.bounds is None else list(reward.bounds),
             "higher_is_better": reward.higher_is_better,
+            "reference_is_media": self.reference_is_media,
             "parts": [child.name for child in reward.children],
             "max_samples": self.limits.max_samples,
             "version": __version__,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from flux_rewards.data import FIELDS, Sample
 from flux_rewards.errors import InputError, brief, close_match
+from flux_rewards.wire.fields import check_field
 
 __all__ = ["COLUMNS", "Images", "samples_of_columns", "samples_of_json"]
 
@@ -49,7 +50,7 @@ class Images:
             else:
                 message = "expected a PNG, JPEG or WebP in base64, found one that cannot be read"
             raise InputError(message, field=field, index=index) from None
-        except Image.DecompressionBombError:
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise InputError("the image has too many pixels", field=field, index=index) from None
         self.pixels_left -= image.width * image.height
         if self.pixels_left < 0:
@@ -64,11 +65,18 @@ class Images:
         """The value of a field of media."""
         if field == "image":
             return self.image(value, field, index)
+        if field == "condition_videos":
+            return [self._list(entry, field, index) for entry in self._entries(value, field, index)]
+        return self._list(value, field, index)
+
+    def _list(self, value: Any, field: str, index: int) -> list[Any]:
+        return [self.image(entry, field, index) for entry in self._entries(value, field, index)]
+
+    @staticmethod
+    def _entries(value: Any, field: str, index: int) -> list[Any]:
         if not isinstance(value, list):
             raise InputError(f"expected a list of images in base64, found {brief(value)}", field=field, index=index)
-        if field == "condition_videos":
-            return [self.media("video", entry, index) for entry in value]
-        return [self.image(entry, field, index) for entry in value]
+        return value
 
 
 def samples_of_columns(body: Any, images: Images) -> list[Sample]:
@@ -137,32 +145,6 @@ def _sample(row: Any, index: int, images: Images) -> Sample:
         if field in COLUMNS and field != "prompt":
             values[field] = images.media(field, value, index)
             continue
-        expected = _EXPECTED.get(field)
-        if expected is not None and not expected[1](value):
-            raise InputError(f"expected {expected[0]}, found {brief(value)}", field=field, index=index)
+        check_field(field, value, index)
         values[field] = [tuple(pair) for pair in value] if field == "token_offsets" else value
     return Sample(**values)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_text_or_messages(value: Any) -> bool:
-    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(entry, Mapping) for entry in value))
-
-
-def _are_pairs(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(pair, Sequence) and len(pair) == 2 and all(map(_is_count, pair)) for pair in value
-    )
-
-
-_EXPECTED = {
-    "prompt": ("text, or a list of messages", _is_text_or_messages),
-    "response": ("text, or a list of messages", _is_text_or_messages),
-    "token_ids": ("a list of whole numbers", lambda value: isinstance(value, list) and all(map(_is_count, value))),
-    "token_offsets": ("a list of pairs of whole numbers", _are_pairs),
-    "group_id": ("text or a whole number", lambda value: isinstance(value, str) or _is_count(value)),
-    "metadata": ("an object", lambda value: isinstance(value, Mapping)),
-}

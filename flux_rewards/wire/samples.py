@@ -14,11 +14,12 @@ from flux_rewards.media import Place
 from flux_rewards.media.reading import read_array
 from flux_rewards.media.sequences import read_media
 from flux_rewards.plain import NotPlain, from_plain, to_plain
+from flux_rewards.wire.fields import check_field
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["SAMPLES_TYPE", "MalformedError", "pack_samples", "unpack_samples"]
+__all__ = ["SAMPLES_TYPE", "MalformedError", "pack_readable", "pack_samples", "unpack_samples"]
 
 SAMPLES_TYPE = "application/vnd.flux-rewards.samples+safetensors"
 _KEY = "flux_rewards"
@@ -49,35 +50,59 @@ def pack_samples(samples: Sequence[Sample], fields: Sequence[str] = FIELDS) -> b
         >>> back.prompt, back.image.shape, back.metadata
         ('a cat', (2, 2, 3), {'size': (2, 2)})
     """
+    body, unread = pack_readable(samples, fields)
+    for index, error in unread.items():
+        error.index = index
+        raise error
+    return body
+
+
+def pack_readable(
+    samples: Sequence[Sample], fields: Sequence[str] = FIELDS, *, reference_is_media: bool = False
+) -> tuple[bytes, dict[int, InputError]]:
+    """The samples that can be sent, and by position why the others cannot.
+
+    Args:
+        samples: The samples.
+        fields: Those that are sent.
+        reference_is_media: Whether references are images, which are read here.
+    """
     from safetensors.numpy import save  # noqa: PLC0415  # for those who send
 
-    packer = _Packer()
-    rows = [packer.row(sample, fields, index) for index, sample in enumerate(samples)]
+    packer = _Packer(reference_is_media=reference_is_media)
+    rows: list[dict[str, Any]] = []
+    unread: dict[int, InputError] = {}
+    for index, sample in enumerate(samples):
+        try:
+            rows.append(packer.row(sample, fields))
+        except InputError as error:
+            unread[index] = error
     header = json.dumps({"version": _VERSION, "samples": rows})
-    return save(packer.arrays, metadata={_KEY: header})
+    return save(packer.arrays, metadata={_KEY: header}), unread
 
 
 class _Packer:
     """Collects the arrays of samples; one that a whole group shares is sent once."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, reference_is_media: bool) -> None:
+        self._media = (*MEDIA_FIELDS, *(("reference",) if reference_is_media else ()))
         self.arrays: dict[str, NDArray[Any]] = {}
         self._memo: dict[int, tuple[Any, str]] = {}
 
-    def row(self, sample: Sample, fields: Sequence[str], index: int) -> dict[str, Any]:
+    def row(self, sample: Sample, fields: Sequence[str]) -> dict[str, Any]:
         """A sample's fields as JSON."""
         row: dict[str, Any] = {}
         for field in fields:
             value = getattr(sample, field)
             if value is None or (field == "metadata" and not value):
                 continue
-            if field in MEDIA_FIELDS:
-                value = _decoded(field, value, index)
+            if field in self._media:
+                value = _decoded(field, value)
             try:
                 row[field] = to_plain(value, self._write)
             except NotPlain as error:
                 message = f"cannot be sent: {error}; send text, numbers, lists, mappings, arrays, tensors and images"
-                raise InputError(message, field=field, index=index) from None
+                raise InputError(message, field=field) from None
         return row
 
     def _write(self, value: Any) -> tuple[str, Any] | None:
@@ -92,7 +117,7 @@ class _Packer:
     def _kept(self, value: Any, array: NDArray[Any]) -> str:
         if id(value) not in self._memo:
             name = str(len(self.arrays))
-            self.arrays[name] = np.ascontiguousarray(array)
+            self.arrays[name] = np.require(array, requirements="C")
             self._memo[id(value)] = value, name
         return self._memo[id(value)][1]
 
@@ -105,15 +130,17 @@ def _of_tensor(tensor: Any) -> NDArray[Any]:
     return found
 
 
-def _decoded(field: str, value: Any, index: int) -> Any:
+def _decoded(field: str, value: Any) -> Any:
     """Media as arrays and tensors: what is in a file is read here."""
     if isinstance(value, np.ndarray) or hasattr(value, "detach"):
         return value
     if field == "image":
-        return read_array(value, Place(field, index))
+        return read_array(value, Place(field))
     if isinstance(value, (list, tuple)):
-        return [_decoded("video" if field == "condition_videos" else "image", entry, index) for entry in value]
-    return read_media(field, value, "pixels", Place(field, index))
+        return [_decoded("video" if field == "condition_videos" else "image", entry) for entry in value]
+    if field == "reference":
+        return read_array(value, Place(field))
+    return read_media(field, value, "pixels", Place(field))
 
 
 def unpack_samples(body: bytes) -> list[Sample]:
@@ -133,14 +160,24 @@ def unpack_samples(body: bytes) -> list[Sample]:
         raise MalformedError(f"not samples in the safetensors format: {type(error).__name__}: {error}") from None
     if not isinstance(told, dict) or told.get("version") != _VERSION or not isinstance(told.get("samples"), list):
         raise MalformedError(f"samples of another version, or none: {brief(told)}")
-    readers = {"buffer": lambda name: buffers[name], "tensor": lambda content: _tensor(buffers[content[0]], content[1])}
+    tensors: dict[tuple[str, str], Any] = {}  # however often it is named, it is one
+
+    def tensor(content: Any) -> Any:
+        name, dtype = content
+        if (name, dtype) not in tensors:
+            tensors[name, dtype] = _tensor(buffers[name], dtype)
+        return tensors[name, dtype]
+
+    readers: dict[str, Any] = {"buffer": lambda name: buffers[name], "tensor": tensor}
     samples = []
     for index, row in enumerate(told["samples"]):
         if not isinstance(row, dict) or not row.keys() <= set(FIELDS):
             raise MalformedError(f"sample {index} has fields that there are not: {brief(row)}")
         try:
             values = {field: from_plain(value, readers) for field, value in row.items()}
-        except (NotPlain, RecursionError) as error:
+            for field, value in values.items():
+                check_field(field, value, index)
+        except (NotPlain, RecursionError, InputError) as error:
             raise MalformedError(f"sample {index}: {error}") from None
         samples.append(Sample(**values))
     return samples
@@ -169,7 +206,9 @@ def _array(entry: dict[str, Any]) -> NDArray[Any]:
 def _tensor(array: NDArray[Any], dtype: Any) -> Any:
     import torch  # noqa: PLC0415  # only where a tensor was sent
 
-    kind = getattr(torch, dtype, None) if isinstance(dtype, str) else None
-    if not isinstance(kind, torch.dtype):
-        raise NotPlain(f"there is no type of tensors {brief(dtype)}")
-    return torch.from_numpy(array).to(kind)
+    found = torch.from_numpy(array)
+    if dtype == "bfloat16" and found.dtype == torch.float32:
+        return found.bfloat16()
+    if f"torch.{dtype}" != str(found.dtype):
+        raise NotPlain(f"{found.dtype} is no {brief(dtype)}")
+    return found
