@@ -28,7 +28,7 @@ class Limits:
 
     Examples:
         >>> Limits(max_batch=16).window
-        0.005
+        0.002
     """
 
     max_body: int = 512 * 2**20
@@ -38,7 +38,7 @@ class Limits:
     body_timeout: float = 60.0
     deadline: float = 600.0
     max_batch: int = 64
-    window: float = 0.005
+    window: float = 0.002
     workers: int | None = None
     drain: float = 60.0
 

@@ -137,9 +137,8 @@ def _sample(row: Any, index: int, images: Images) -> Sample:
     values: dict[str, Any] = {}
     for field, value in row.items():
         if field not in FIELDS:
-            raise InputError(
-                f"is not a field of Sample{close_match(str(field), FIELDS)}", field=str(field), index=index
-            )
+            hint = close_match(str(field), FIELDS)
+            raise InputError(f"{brief(field)} is not a field of a sample{hint}", index=index)
         if value is None:
             continue
         if field in COLUMNS and field != "prompt":
