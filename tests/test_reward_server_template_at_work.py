@@ -91,10 +91,11 @@ def test_a_client_that_left_is_not_scored(obedient: Server, threads: ThreadPoolE
     waiting = started(obedient, threads)
     body = b'{"prompt": ["gone"]}'
     head = "POST /compute HTTP/1.1\nHost: a\nContent-Type: application/json\nContent-Length: "
-    for _ in range(3):
-        obedient.raw(f"{head}{len(body)}", body).close()
-        obedient.raw(f"{head}100", body).close()
-        obedient.status()  # the server has read what came before
+    for size in (len(body), len(body), 100):
+        with obedient.raw(f"{head}{size}", body):
+            obedient.status()
+            obedient.status()  # by now it is in line
+    obedient.status()  # and by now it is known to have left
     (obedient.folder / "go").touch()
     assert waiting.result(PATIENCE).status_code == 200
     until(lambda: obedient.post({"prompt": ["later"]}).status_code == 200)

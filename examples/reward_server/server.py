@@ -91,7 +91,7 @@ Lists = Annotated[list[Strings], Field(fail_fast=True)]
 class Samples(BaseModel):
     """The body of a request: each field is null or has one entry a sample; images are base64 without a prefix."""
 
-    model_config = ConfigDict(extra="allow", strict=True)
+    model_config = ConfigDict(extra="allow")  # decode refuses them, in one message
 
     prompt: Strings = Field(min_length=1)
     image: Strings | None = None
