@@ -41,14 +41,20 @@ def server_of(
     """
     loaded = load_rewards(config)
     composite = loaded.eval if evaluation else loaded.train
-    (weight, *others) = composite.weights.values()
-    # One reward by itself is itself: its weight belongs to the trainer's side.
-    reward = composite.children[0] if not others and weight == 1.0 else composite
+    (name, weight), *others = composite.weights.items()
+    alone = not others and weight == 1.0  # one reward by itself is itself, and not a sum of one
+    reward = composite.children[0] if alone else composite
     token = os.environ.get(token_variable) or None
     try:
         limits = Limits(max_batch=max_batch, max_waiting=max(max_batch, Limits.max_waiting))
         return RewardServer(
-            reward, host=host, port=port, token=None if no_token else token, require_token=not no_token, limits=limits
+            reward,
+            host=host,
+            port=port,
+            token=None if no_token else token,
+            require_token=not no_token,
+            limits=limits,
+            name=name if alone else None,
         )
     except ConfigError as error:
         if "can be reached from other machines" in str(error):

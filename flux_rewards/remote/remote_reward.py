@@ -147,13 +147,11 @@ class RemoteReward(RewardFunction):
 
     @property
     def bounds(self) -> tuple[float, float] | None:  # the server's own
-        """Those of the server's reward, after this one's own scale and clip."""
+        """Those of the server's reward, after this one's own scale and clip; None before it was asked (see `load`)."""
         own = vars(self).get("_bounds")
-        if own is not None or not vars(self).get("_ready"):
+        told = (vars(self).get("_info") or {}).get("bounds")
+        if own is not None or told is None:
             return cast("tuple[float, float] | None", own)
-        told = self._learned.get("bounds")
-        if told is None:
-            return None
         scale = vars(self).get("_RewardFunction__scale", 1.0)
         low, high = sorted(float(bound) * scale for bound in told)
         return low, high
@@ -164,10 +162,9 @@ class RemoteReward(RewardFunction):
 
     @property
     def higher_is_better(self) -> bool:  # the server's own
-        """That of the server's reward; the other way round where this one's own scale is negative."""
-        turned = vars(self).get("_turned", False)
-        known = bool(self._learned.get("higher_is_better", True)) if vars(self).get("_ready") else True
-        return known is not turned
+        """That of the server's reward, turned where this one's scale is negative; as usual before it was asked."""
+        known = bool((vars(self).get("_info") or {}).get("higher_is_better", True))
+        return known is not vars(self).get("_turned", False)
 
     @higher_is_better.setter
     def higher_is_better(self, value: bool) -> None:
@@ -179,7 +176,8 @@ class RemoteReward(RewardFunction):
         return bool(self._learned.get("reference_is_media"))
 
     def load(self) -> None:
-        """Wait for the server, and learn what it serves."""
+        """Wait for the server and its weights, and learn what it serves."""
+        self._servers.request("GET", "/health", lambda response: response.content)
         _ = self._learned
 
     def close(self) -> None:

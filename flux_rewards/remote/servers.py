@@ -97,7 +97,8 @@ class Servers:
                 raise outcome
             if any(other not in self._failed for other in self._urls):
                 continue  # another one at once
-            self._rest(pause_before(max(1, attempt), wait=0.25, max_wait=5.0, asked=[outcome.retry_after]))
+            pause = pause_before(max(1, attempt), wait=0.25, max_wait=5.0, asked=[outcome.retry_after])
+            self._rest(pause if is_up else max(0.0, min(pause, waited_until - time.monotonic())))
 
     def _once(
         self,
@@ -134,10 +135,12 @@ class Servers:
                 return read(response), True
             except ValueError as error:
                 return RemoteError(f"{url}{path} sent an answer that cannot be read: {error}", retryable=True), True
-        loading = response.status_code == 503 and "NotReady" in response.text
+        state = response.text[:500] if response.status_code == 503 else ""
+        loading = '"loading"' in state or "is loading" in state or ("NotReady" in state and "failed" not in state)
+        failed = '"failed"' in state or "is failed" in state  # for good
         failure = RemoteError(
             f"{url}{path} answered {response.status_code}: {self._told(response)}",
-            retryable=response.status_code in _AGAIN,
+            retryable=response.status_code in _AGAIN and not failed,
             retry_after=retry_after(_Response(response)),
             status=response.status_code,
         )

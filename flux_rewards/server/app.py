@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.responses import PlainTextResponse
 
 from flux_rewards.errors import InputError
 from flux_rewards.server.problems import Problem, hide, problem_of
@@ -35,6 +36,8 @@ _log = logging.getLogger(__name__)
 
 class JSONResponse(Response):
     """JSON in ASCII: what clients sent may hold half a character, which UTF-8 cannot."""
+
+    media_type = "application/json"
 
     def __init__(self, told: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
         body = json.dumps(told, allow_nan=False).encode()
@@ -74,7 +77,8 @@ def make_app(service: Service, token: str | None) -> FastAPI:
     ):
         needed = None if path == "/health" else token
         endpoint = _answered(service, path, page, needed)
-        app.add_api_route(path, endpoint, methods=[method], summary=summary, openapi_extra=extra)
+        kind = PlainTextResponse if path == "/metrics" else JSONResponse
+        app.add_api_route(path, endpoint, methods=[method], summary=summary, openapi_extra=extra, response_class=kind)
     return app
 
 
@@ -83,11 +87,14 @@ def _answered(service: Service, path: str, page: Page, token: str | None) -> Pag
 
     async def endpoint(request: Request) -> Response:
         started = time.perf_counter()
+        service.under_way += path in ("/v1/score", "/compute")
         try:
             _check_token(request, token)
             response = await page(request)
         except Exception as error:  # noqa: BLE001  # each has its answer
             response = _told(error, path)
+        finally:
+            service.under_way -= path in ("/v1/score", "/compute")
         service.metrics.requests.labels(path, str(response.status_code)).inc()
         service.metrics.seconds.labels(path).observe(time.perf_counter() - started)
         return response
@@ -129,7 +136,7 @@ class _Pages:
             packed = await asyncio.to_thread(pack_answer, answer, hide)
             return Response(packed, headers={"Content-Type": ANSWER_TYPE})
         told = await asyncio.to_thread(plain_answer, answer, hide)
-        return JSONResponse({"name": service.reward.name, **told})
+        return JSONResponse({"name": service.name, **told})
 
     async def compute(self, request: Request) -> Response:
         service = self._service
@@ -162,12 +169,14 @@ async def _body(request: Request, service: Service) -> bytes:
     declared = request.headers.get("Content-Length", "0")
     if declared.isdigit() and int(declared) > limit:
         raise too_large
-    received = bytearray()
+    pieces: list[bytes] = []
 
     async def read() -> None:
+        size = 0
         async for piece in request.stream():
-            received.extend(piece)
-            if len(received) > limit:
+            pieces.append(piece)
+            size += len(piece)
+            if size > limit:
                 raise too_large
 
     try:
@@ -176,7 +185,7 @@ async def _body(request: Request, service: Service) -> bytes:
         raise Problem(499, "Gone", "the client went away") from None
     except asyncio.TimeoutError:
         raise Problem(408, "TooSlow", f"the body did not come within {service.limits.body_timeout:g} s") from None
-    return bytes(received)
+    return b"".join(pieces)
 
 
 def _unpacked(body: bytes) -> list[Sample]:

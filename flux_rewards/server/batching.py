@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from collections import deque
@@ -12,13 +13,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from flux_rewards.contract import SETUP_ERRORS
-from flux_rewards.errors import FluxRewardsError
 from flux_rewards.executor import Executor
 from flux_rewards.grouping import known_group_keys
 from flux_rewards.wire.answers import Answer
 from flux_rewards.wrappers.mask_errors import MaskErrors
 
 if TYPE_CHECKING:
+    from flux_rewards.errors import FluxRewardsError
     from flux_rewards.base import RewardFunction
     from flux_rewards.data import Sample
 
@@ -51,7 +52,7 @@ class Batcher:
     Args:
         reward: What scores.
         max_batch: Samples that are merged; a larger request goes by itself.
-        window: Seconds that the first request waits for others, where none is being scored.
+        window: Seconds that the first request waits for others.
         max_waiting: Samples in the queue.
         workers: Batches that are scored at once.
         observe: Called with the number of requests and of samples of each batch, and its seconds.
@@ -95,13 +96,17 @@ class Batcher:
         """Batches that are being scored."""
         return self._busy
 
-    def submit(self, samples: Sequence[Sample]) -> Future[Answer]:
-        """Queue a request; cancelling its future takes it out of the queue again.
+    def submit(self, samples: Sequence[Sample], *, alone: bool = False) -> Future[Answer]:
+        """Queue a request.
+
+        Args:
+            samples: What is to be scored.
+            alone: Nobody else asks, so that there is nobody to wait for.
 
         Raises:
             Overloaded: The queue is full.
         """
-        entry = _Waiting(samples)
+        entry = _Waiting(samples, since=-math.inf if alone else time.monotonic())
         with self._changed:
             waiting = self.waiting
             if self._closed or (waiting and waiting + len(samples) > self._max_waiting):
@@ -174,12 +179,12 @@ class Batcher:
     def _score(self, entries: Sequence[_Waiting]) -> None:
         try:
             merged = self._answer([sample for entry in entries for sample in self._own_groups(entry, len(entries))])
-        except FluxRewardsError as error:
-            if len(entries) > 1 and not isinstance(error, SETUP_ERRORS):
-                for entry in entries:  # one of them holds what cannot even be looked at
-                    self._score([entry])
+        except Exception as error:  # noqa: BLE001  # whoever waits must hear of it
+            if len(entries) == 1 or isinstance(error, SETUP_ERRORS):
+                _settle(entries, error)
                 return
-            _settle(entries, error)
+            for entry in entries:  # one of them holds what cannot even be looked at
+                self._score([entry])
         except BaseException as error:  # noqa: BLE001  # whoever waits must hear of it
             _settle(entries, error)
         else:

@@ -8,6 +8,7 @@ from typing import Any
 from flux_rewards.errors import (
     ComputeError,
     ConfigError,
+    ContractError,
     FluxRewardsError,
     MissingDependencyError,
     WeightsError,
@@ -16,7 +17,12 @@ from flux_rewards.wire.answers import described
 
 __all__ = ["Problem", "hide", "problem_of"]
 
-_PATH = re.compile(r"(?<![\w:/.])(?:/[\w.+@~-]+){2,}/?|\b[A-Za-z]:\\[\w\\.+@~ -]+")
+_PATH = re.compile(
+    r"(?<=['\"])(?:file:/|~?/|[A-Za-z]:\\)[^'\"\n]+(?=['\"])"  # in quotes, with whatever is in it
+    r"|file:/[^\s'\"]+"
+    r"|(?<![\w/.~])~?(?:/[\w.+@~,-]+){2,}/?"  # no address: what stands behind // or a name
+    r"|\b[A-Za-z]:\\[\w\\.+@~ -]+"
+)
 
 
 def hide(text: str) -> str:
@@ -57,7 +63,7 @@ class Problem(Exception):  # noqa: N818  # an answer, not a failure of the serve
         self.told: dict[str, Any] = {"type": kind, "message": hide(message), "field": field, "index": index}
 
 
-_SERVERS_OWN = (ConfigError, MissingDependencyError, WeightsError, ComputeError)
+_SERVERS_OWN = (ConfigError, ContractError, MissingDependencyError, WeightsError, ComputeError)
 
 
 def problem_of(error: BaseException) -> Problem:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import ipaddress
+import logging
+import signal
 import socket
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flux_rewards.base import RewardFunction
@@ -34,6 +38,7 @@ class RewardServer:
         token: What clients must send as ``Authorization: Bearer``.
         require_token: False to serve another host than loopback without a token.
         limits: What is allowed; see `Limits`.
+        name: What the reward is called to clients; its own name by default.
 
     Raises:
         ConfigError: Another host than loopback, and no token.
@@ -61,6 +66,7 @@ class RewardServer:
         token: str | None = None,
         require_token: bool = True,
         limits: Limits | None = None,
+        name: str | None = None,
     ) -> None:
         own = type(self).compute_reward is not RewardServer.compute_reward
         if (reward is None) == (not own):
@@ -78,6 +84,7 @@ class RewardServer:
         self.reward = reward if reward is not None else _Served(self)
         self.host, self.port, self.token = host, port, token
         self.limits = limits or Limits()
+        self.name = name or self.reward.name
 
     def compute_reward(
         self,
@@ -100,7 +107,7 @@ class RewardServer:
             from flux_rewards.server.app import make_app  # noqa: PLC0415  # needs the extra
             from flux_rewards.server.service import Service  # noqa: PLC0415  # needs the extra
 
-            return make_app(Service(self.reward, self.limits), self.token)
+            return make_app(Service(self.reward, self.limits, self.name), self.token)
         except ImportError as error:
             raise _missing(error) from error
 
@@ -110,7 +117,13 @@ class RewardServer:
         family, kind, _, _, address = found[0]
         listening = socket.socket(family, kind, socket.IPPROTO_TCP)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
+        try:
+            listening.bind(address)
+        except OSError as error:
+            listening.close()
+            raise ConfigError(
+                f"{self.host}:{self.port} cannot be served: {error.strerror}; choose another port"
+            ) from None
         return listening
 
     def run(self) -> None:
@@ -129,8 +142,28 @@ class RewardServer:
         )
         listening = self._listening()
         host, port = listening.getsockname()[:2]
-        print(f"serving {self.reward.name} at http://{host}:{port} (see /docs)", flush=True)  # noqa: T201  # for people
-        uvicorn.Server(config).run(sockets=[listening])
+        print(f"serving {self.name} at http://{host}:{port} (see /docs)", flush=True)  # noqa: T201  # for people
+        log, handler = logging.getLogger("flux_rewards"), logging.StreamHandler()
+        log.addHandler(handler)  # what fails is told to clients in a line, and to whoever runs the server whole
+        try:
+            with _ended_by_sigterm():
+                uvicorn.Server(config).run(sockets=[listening])
+        finally:
+            log.removeHandler(handler)
+            listening.close()
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Uvicorn drains and then raises the signal once more; a drained server has ended well."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _missing(error: ImportError) -> MissingDependencyError:

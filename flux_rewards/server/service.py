@@ -33,13 +33,17 @@ class Service:
     Args:
         reward: What is served.
         limits: What is allowed.
+        name: What it is called to clients.
     """
 
-    def __init__(self, reward: RewardFunction, limits: Limits) -> None:
+    def __init__(self, reward: RewardFunction, limits: Limits, name: str) -> None:
         self.reward = reward
+        self.name = name
         self.limits = limits
         self.state = "loading"
         self.error = ""
+        self.under_way = 0
+        """Requests that have come and are not answered."""
         workers = limits.workers or min(8, max(leaf.num_workers for leaf in _leaves(reward)))
         self.batcher = Batcher(
             reward,
@@ -87,7 +91,7 @@ class Service:
         any_field = any(leaf.optional_fields is None for leaf in leaves)
         optional = None if any_field else list(dict.fromkeys(f for leaf in leaves for f in leaf.optional_fields or ()))
         return {
-            "name": reward.name,
+            "name": self.name,
             "scope": reward.scope,
             "required_fields": required,
             "optional_fields": optional,
@@ -115,7 +119,7 @@ class Service:
         for leaf in _leaves(self.reward):
             leaf.check_samples(samples)
         try:
-            future = self.batcher.submit(samples)
+            future = self.batcher.submit(samples, alone=self.under_way <= 1)
         except Overloaded as error:
             headers = {"Retry-After": f"{error.retry_after:.0f}"}
             raise Problem(503, "Overloaded", str(error), headers=headers) from None

@@ -57,12 +57,11 @@ def _are_pairs(value: Any) -> bool:
     )
 
 
-def _is_hashable(value: Any) -> bool:
-    try:
-        hash(value)
-    except TypeError:
-        return False
-    return True
+def _is_group(value: Any) -> bool:
+    """Tuples too, of such values."""
+    if isinstance(value, tuple):
+        return all(map(_is_group, value))
+    return isinstance(value, (str, bytes)) or value is None or _is_count(value)
 
 
 _EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
@@ -74,6 +73,6 @@ _EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "condition_videos": ("pixels of videos", lambda value: is_media(value, 2)),
     "token_ids": ("a list of whole numbers", _are_counts),
     "token_offsets": ("a list of pairs of whole numbers", _are_pairs),
-    "group_id": ("text or a number", _is_hashable),
+    "group_id": ("text or a whole number", _is_group),
     "metadata": ("an object", lambda value: isinstance(value, Mapping)),
 }

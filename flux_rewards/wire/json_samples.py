@@ -138,7 +138,7 @@ def _sample(row: Any, index: int, images: Images) -> Sample:
     for field, value in row.items():
         if field not in FIELDS:
             hint = close_match(str(field), FIELDS)
-            raise InputError(f"{brief(field)} is not a field of a sample{hint}", index=index)
+            raise InputError(f"{brief(field)} is not a field of a sample{hint}", field=str(field)[:80], index=index)
         if value is None:
             continue
         if field in COLUMNS and field != "prompt":

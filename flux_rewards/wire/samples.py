@@ -123,10 +123,15 @@ class _Packer:
 
 
 def _of_tensor(tensor: Any) -> NDArray[Any]:
-    tensor = tensor.detach().cpu()
-    if str(tensor.dtype) == "torch.bfloat16":
-        tensor = tensor.float()  # exactly; NumPy has no such type
-    found: NDArray[Any] = tensor.numpy()
+    try:
+        tensor = tensor.detach().cpu()
+        if str(tensor.dtype) == "torch.bfloat16":
+            tensor = tensor.float()  # exactly; NumPy has no such type
+        found: NDArray[Any] = tensor.numpy()
+    except (RuntimeError, TypeError, NotImplementedError) as error:  # sparse, or on no device
+        raise NotPlain(f"{brief(tensor)} is no plain tensor") from error
+    if found.dtype.char not in _KINDS:
+        raise NotPlain(f"{brief(found)} has a type that is not sent")
     return found
 
 
