@@ -56,7 +56,7 @@ def to_plain(value: Any, writer: Writer | None = None) -> Any:
         return {"dict": [[to_plain(key, writer), to_plain(item, writer)] for key, item in value.items()]}
     if kind is bytes:
         return {"bytes": base64.b64encode(value).decode()}
-    if (kind is np.ndarray or isinstance(value, np.generic)) and not value.dtype.hasobject:
+    if (kind is np.ndarray or isinstance(value, np.generic)) and value.dtype.kind in "biufcSUmM":
         return {"array": [value.dtype.str, None if kind is not np.ndarray else value.shape, to_plain(value.tobytes())]}
     raise NotPlain(f"{brief(value)} is a {kind.__name__}")
 
@@ -106,9 +106,16 @@ def _array(content: Sequence[Any]) -> Any:
     name, shape, data = content
     if not isinstance(name, str) or not _DTYPE.fullmatch(name):
         raise NotPlain(f"{brief(name)} is no type of numbers")
-    flat = np.frombuffer(from_plain(data), dtype=np.dtype(name))
-    if shape is None:
-        return flat[0]
-    if not all(isinstance(size, int) and size >= 0 for size in shape):
+    if shape is not None and not all(isinstance(size, int) and size >= 0 for size in shape):
         raise NotPlain(f"{brief(shape)} is no shape")
-    return flat.reshape(shape).copy()
+    dtype, raw = np.dtype(name), from_plain(data)
+    if not dtype.itemsize:  # texts of no length
+        found = np.zeros(() if shape is None else shape, dtype)
+    else:
+        flat = np.frombuffer(raw, dtype=dtype)
+        found = flat[:1].reshape(()).copy() if shape is None else flat.reshape(shape).copy()
+    try:
+        found.tolist()
+    except (SystemError, ValueError) as error:
+        raise NotPlain("a text of characters that there are not") from error
+    return found[()] if shape is None else found

@@ -44,7 +44,7 @@ def server_of(
     (name, weight), *others = composite.weights.items()
     alone = not others and weight == 1.0  # one reward by itself is itself, and not a sum of one
     reward = composite.children[0] if alone else composite
-    token = os.environ.get(token_variable) or None
+    token = os.environ.get(token_variable, "").strip() or None  # a file ends in a line break
     try:
         limits = Limits(max_batch=max_batch, max_waiting=max(max_batch, Limits.max_waiting))
         return RewardServer(

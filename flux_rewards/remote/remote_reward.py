@@ -6,7 +6,7 @@ import base64
 import io
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 from urllib.parse import urlsplit
@@ -16,11 +16,11 @@ import numpy as np
 from flux_rewards.base import RewardFunction, RewardOptions
 from flux_rewards.contract import Scored
 from flux_rewards.data import FIELDS, RewardBatch, Sample
-from flux_rewards.errors import ConfigError, RemoteError, brief
+from flux_rewards.errors import ConfigError, InputError, RemoteError, brief
 from flux_rewards.media import Place
 from flux_rewards.media.images import as_pil
 from flux_rewards.media.sequences import images_to_pil, video_to_pil, videos_to_pil
-from flux_rewards.remote.servers import Servers
+from flux_rewards.remote.servers import Answered, Servers
 from flux_rewards.threads import RenewedLock
 from flux_rewards.validation import number, one_of, whole_number
 from flux_rewards.wire.answers import ANSWER_TYPE, unpack_answer
@@ -89,7 +89,7 @@ class RemoteReward(RewardFunction):
         protocol: str = "flux",
         *,
         required_fields: Sequence[str] | None = None,
-        token: str | LeftBehind | None = None,  # noqa: ARG002  # looked up where it is sent
+        token: str | LeftBehind | None = None,
         timeout: float = 60.0,
         retry_attempts: int = 3,
         wait_for_server: float = 60.0,
@@ -111,6 +111,8 @@ class RemoteReward(RewardFunction):
             raise ConfigError("required_fields are learned from the server; leave them out", reward=label)
         for field in self._fields:
             one_of(field, "required_fields", label, COLUMNS)
+        if isinstance(token, str) and not all("!" <= character <= "~" for character in token):
+            raise ConfigError("token must be a text of visible ASCII characters, without spaces", reward=label)
         self.timeout = number(timeout, "timeout", label, above=0.0)
         self.retry_attempts = whole_number(retry_attempts, "retry_attempts", label, low=1)
         self.wait_for_server = number(wait_for_server, "wait_for_server", label, low=0.0)
@@ -214,11 +216,7 @@ class RemoteReward(RewardFunction):
                 "optional_fields": (),
             }
         told = self._servers.get("/v1/rewards")
-        known = (
-            isinstance(told, dict) and isinstance(told.get("name"), str) and told.get("scope") in ("sample", "group")
-        )
-        fields = [*(told.get("required_fields") or ()), *(told.get("optional_fields") or ())] if known else [None]
-        if not known or not set(fields) <= set(FIELDS):
+        if not _describes_a_reward(told):
             raise RemoteError(f"{self._urls[0]} does not say what it serves: {brief(told)}", reward="RemoteReward")
         found: Mapping[str, Any] = told
         return found
@@ -234,63 +232,95 @@ class RemoteReward(RewardFunction):
             samples = [replace(sample, group_id="one") for sample in samples]
 
         body, unread = pack_readable(samples, sent, reference_is_media=bool(self._learned.get("reference_is_media")))
-        rows = [row for row in range(len(samples)) if row not in unread]
+        count = len(samples) - len(unread)
 
-        def read(response: Any) -> Scored:
-            answer = unpack_answer(response.content)
-            if len(answer.batch) != len(rows):
-                raise ValueError(f"{len(answer.batch)} scores for {len(rows)} samples")
+        def read(answered: Answered) -> Scored:
+            answer = unpack_answer(answered.content)
+            if len(answer.batch) != count:
+                raise ValueError(f"{len(answer.batch)} scores for {count} samples")
             return Scored(answer.batch, answer.causes)
 
-        headers = {"Content-Type": SAMPLES_TYPE, "Accept": ANSWER_TYPE}
-        pieces: list[tuple[Sequence[int], Scored]] = []
-        if rows:
-            pieces.append((rows, self._servers.request("POST", "/v1/score", read, body, headers)))
+        def ask() -> Scored:
+            headers = {"Content-Type": SAMPLES_TYPE, "Accept": ANSWER_TYPE}
+            scored: Scored = self._servers.request("POST", "/v1/score", read, body, headers)
+            return scored
+
+        return self._with_unread(len(samples), ask, unread)
+
+    def _compute(self, samples: Sequence[Sample]) -> Scored:
+        rows: list[dict[str, Any]] = []
+        unread: dict[int, InputError] = {}
+        for row, sample in enumerate(samples):
+            try:
+                rows.append({field: _in_base64(field, sample) for field in self._fields})
+            except InputError as error:
+                unread[row] = error
+        columns = {field: [row[field] for row in rows] for field in self._fields}
+        body = {**dict.fromkeys(COLUMNS), "prompt": [""] * len(rows), **columns}
+
+        def read(answer: Answered) -> Scored:
+            told = answer.json()
+            if not isinstance(told, dict) or told.get("error"):
+                raise RemoteError(f"{self._urls[0]}/compute answered with an error: {brief(told)}")
+            return Scored(RewardBatch(np.array(_numbers(told.get("rewards"), len(rows)), dtype=np.float64)), {})
+
+        def ask() -> Scored:
+            headers = {"Content-Type": "application/json"}
+            scored: Scored = self._servers.request("POST", "/compute", read, json.dumps(body).encode(), headers)
+            return scored
+
+        return self._with_unread(len(samples), ask, unread)
+
+    def _with_unread(self, count: int, ask: Callable[[], Scored], unread: Mapping[int, InputError]) -> Scored:
+        """The scores of those that could be sent, and why the others could not."""
+        rows = [row for row in range(count) if row not in unread]
+        pieces: list[tuple[Sequence[int], Scored]] = [(rows, ask())] if rows else []
         pieces += [([row], Scored.failure(error, reward=self.name, indices=[row])) for row, error in unread.items()]
-        scored = Scored.scatter(len(samples), pieces) if unread else pieces[0][1]
+        scored = Scored.scatter(count, pieces) if unread else pieces[0][1]
         for cause in scored.causes.values():
             cause.index = None  # a place in the request
         return scored
 
-    def _compute(self, samples: Sequence[Sample]) -> RewardBatch:
-        columns = {
-            field: [_in_base64(field, sample, row) for row, sample in enumerate(samples)] for field in self._fields
-        }
-        body = {**dict.fromkeys(COLUMNS), "prompt": [""] * len(samples), **columns}
 
-        def read(response: Any) -> RewardBatch:
-            told = response.json()
-            if not isinstance(told, dict) or told.get("error"):
-                raise RemoteError(f"{self._urls[0]}/compute answered with an error: {brief(told)}")
-            return RewardBatch(np.array(_numbers(told.get("rewards"), len(samples)), dtype=np.float64))
+def _describes_a_reward(told: Any) -> bool:
+    """Whether an answer of ``/v1/rewards`` holds all that a client goes by."""
+    if not isinstance(told, dict) or not isinstance(told.get("name"), str):
+        return False
+    required, optional, bounds = told.get("required_fields"), told.get("optional_fields", 0), told.get("bounds")
+    for fields in [required, *([] if optional is None else [optional])]:
+        if not isinstance(fields, list) or not all(field in FIELDS for field in fields):
+            return False
+    has_bounds = isinstance(bounds, list) and len(bounds) == 2 and all(map(_is_number, bounds))
+    return told.get("scope") in ("sample", "group") and (bounds is None or has_bounds)
 
-        headers = {"Content-Type": "application/json"}
-        batch: RewardBatch = self._servers.request("POST", "/compute", read, json.dumps(body).encode(), headers)
-        return batch
+
+def _is_number(value: Any) -> bool:
+    try:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return False
 
 
 def _numbers(values: Any, count: int) -> list[float]:
     if not isinstance(values, list) or len(values) != count:
         raise ValueError(f"expected {count} rewards, found {brief(values)}")
     for value in values:
-        if value is not None and (
-            isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value)
-        ):
+        if value is not None and not _is_number(value):
             raise ValueError(f"a reward is a finite number or null, found {brief(value)}")
     return [math.nan if value is None else float(value) for value in values]
 
 
-def _in_base64(field: str, sample: Sample, row: int) -> Any:
+def _in_base64(field: str, sample: Sample) -> Any:
     value = getattr(sample, field)
     if field == "prompt":
         return sample.prompt_text
     if field == "image":
-        return _png(as_pil(value, Place(field, row)))
+        return _png(as_pil(value, Place(field)))
     if field == "video":
-        return [_png(frame) for frame in video_to_pil(value, field=field, index=row)]
+        return [_png(frame) for frame in video_to_pil(value, field=field)]
     if field == "condition_images":
-        return [_png(image) for image in images_to_pil(value, field=field, index=row)]
-    return [[_png(frame) for frame in video] for video in videos_to_pil(value, field=field, index=row)]
+        return [_png(image) for image in images_to_pil(value, field=field)]
+    return [[_png(frame) for frame in video] for video in videos_to_pil(value, field=field)]
 
 
 def _png(image: Any) -> str:

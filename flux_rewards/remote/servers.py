@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flux_rewards.backoff import pause_before
@@ -18,13 +20,35 @@ from flux_rewards.transience import retry_after
 if TYPE_CHECKING:
     import requests
 
-__all__ = ["Servers"]
+__all__ = ["Answered", "Servers"]
 
 CONNECT_SECONDS = 5.0
 HEALTH_SECONDS = 5.0
 SULK_SECONDS = 5.0
 """How long a server that failed is asked last."""
+LARGEST_ANSWER = 2**30
+"""Bytes; token rewards of thousands of samples have some."""
+LONGEST_PAUSE = 60.0
+"""Seconds that a server may ask to wait, where it is not waited for longer anyway."""
 _AGAIN = (408, 425, 429, 500, 502, 503, 504)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An answer that was read whole."""
+
+    status_code: int
+    headers: Mapping[str, str]
+    content: bytes
+
+    @property
+    def text(self) -> str:
+        """Its body as text."""
+        return self.content.decode(errors="replace")
+
+    def json(self) -> Any:
+        """Its body as JSON."""
+        return json.loads(self.content)
 
 
 class Servers:
@@ -61,7 +85,7 @@ class Servers:
         self,
         method: str,
         path: str,
-        read: Callable[[requests.Response], Any],
+        read: Callable[[Answered], Any],
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
@@ -97,6 +121,9 @@ class Servers:
                 raise outcome
             if any(other not in self._failed for other in self._urls):
                 continue  # another one at once
+            if (outcome.retry_after or 0.0) > max(LONGEST_PAUSE, self._patience) and is_up:
+                outcome.args = (f"{outcome.args[0]} (asks to wait {outcome.retry_after:.3g} s)",)
+                raise outcome
             pause = pause_before(max(1, attempt), wait=0.25, max_wait=5.0, asked=[outcome.retry_after])
             self._rest(pause if is_up else max(0.0, min(pause, waited_until - time.monotonic())))
 
@@ -105,7 +132,7 @@ class Servers:
         method: str,
         url: str,
         path: str,
-        read: Callable[[requests.Response], Any],
+        read: Callable[[Answered], Any],
         *,
         body: bytes | None,
         headers: Mapping[str, str] | None,
@@ -113,40 +140,54 @@ class Servers:
         """What a server answered, or why it did not; and whether it is there at all."""
         import requests  # noqa: PLC0415  # a fifth of a second, for those who ask a server
 
-        given = {**(headers or {}), **({"Authorization": f"Bearer {self._token}"} if self._token else {})}
         try:
-            response = self._session().request(
-                method,
-                url + path,
-                data=body,
-                headers=given,
-                timeout=(CONNECT_SECONDS, self._timeout),
-                allow_redirects=False,
-            )
+            answer = self._answer(method, url + path, body, headers or {})
         except requests.ConnectionError as error:
             refused = "refused" in str(error).lower()
             return RemoteError(f"{url} cannot be reached: {self._reason(error)}", retryable=True), not refused
-        except requests.Timeout:
+        except (requests.Timeout, TimeoutError):
             return RemoteError(f"{url} did not answer within {self._timeout:g} s", retryable=True), True
         except (requests.RequestException, OSError) as error:
             return RemoteError(f"{url} cannot be asked: {self._reason(error)}", retryable=True), True
-        if response.status_code == 200:
+        if answer.status_code == 200:
             try:
-                return read(response), True
-            except ValueError as error:
+                return read(answer), True
+            except (ValueError, OverflowError) as error:
                 return RemoteError(f"{url}{path} sent an answer that cannot be read: {error}", retryable=True), True
-        state = response.text[:500] if response.status_code == 503 else ""
+        state = answer.text[:500] if answer.status_code == 503 else ""
         loading = '"loading"' in state or "is loading" in state or ("NotReady" in state and "failed" not in state)
         failed = '"failed"' in state or "is failed" in state  # for good
         failure = RemoteError(
-            f"{url}{path} answered {response.status_code}: {self._told(response)}",
-            retryable=response.status_code in _AGAIN and not failed,
-            retry_after=retry_after(_Response(response)),
-            status=response.status_code,
+            f"{url}{path} answered {answer.status_code}: {self._told(answer)}",
+            retryable=answer.status_code in _AGAIN and not failed,
+            retry_after=retry_after(_Failed(answer)),
+            status=answer.status_code,
         )
         return failure, not loading
 
-    def _told(self, response: requests.Response) -> str:
+    def _answer(self, method: str, url: str, body: bytes | None, headers: Mapping[str, str]) -> Answered:
+        """One answer, whole: its time is up when it is, however the server trickles."""
+        until = time.monotonic() + self._timeout
+        received = bytearray()
+        with self._session().request(
+            method,
+            url,
+            data=body,
+            headers=dict(headers),
+            auth=_Token(self._token),
+            timeout=(CONNECT_SECONDS, self._timeout),
+            allow_redirects=False,
+            stream=True,
+        ) as response:
+            for piece in response.iter_content(None):
+                received += piece
+                if time.monotonic() > until:
+                    raise TimeoutError
+                if len(received) > LARGEST_ANSWER:
+                    raise OSError(f"more than {LARGEST_ANSWER >> 20} MiB")
+            return Answered(response.status_code, response.headers, bytes(received))
+
+    def _told(self, response: Answered) -> str:
         try:
             error = response.json()["error"]
             text = f"{error['type']}: {error['message']}" if isinstance(error, dict) else str(error)
@@ -189,7 +230,19 @@ class Servers:
             raise CancelledError
 
 
-class _Response(Exception):  # noqa: N818  # what `retry_after` looks into
-    def __init__(self, response: requests.Response) -> None:
+class _Token:
+    """What puts the token into a request; where it is there, requests looks into no netrc file."""
+
+    def __init__(self, token: str | None) -> None:
+        self._token = token
+
+    def __call__(self, request: Any) -> Any:
+        if self._token:
+            request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+class _Failed(Exception):  # noqa: N818  # what `retry_after` looks into
+    def __init__(self, response: Answered) -> None:
         super().__init__()
         self.response = response

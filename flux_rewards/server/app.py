@@ -8,13 +8,14 @@ import hmac
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse as StarletteJSONResponse
 from starlette.responses import PlainTextResponse
 
 from flux_rewards.errors import InputError
@@ -34,14 +35,11 @@ __all__ = ["make_app"]
 _log = logging.getLogger(__name__)
 
 
-class JSONResponse(Response):
+class JSONResponse(StarletteJSONResponse):
     """JSON in ASCII: what clients sent may hold half a character, which UTF-8 cannot."""
 
-    media_type = "application/json"
-
-    def __init__(self, told: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
-        body = json.dumps(told, allow_nan=False).encode()
-        super().__init__(body, status, headers=dict(headers or {}), media_type="application/json")
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False).encode()
 
 
 Page = Callable[[Request], Awaitable[Response]]
@@ -228,4 +226,4 @@ def _told(error: BaseException, path: str) -> Response:
     body: dict[str, Any] = {"error": problem.told}
     if path == "/compute":  # whose clients read a text
         body = {"error": problem.told["message"], "detail": problem.told["message"]}
-    return JSONResponse(body, problem.status, headers=problem.headers)
+    return JSONResponse(body, problem.status, problem.headers)

@@ -19,9 +19,9 @@ from flux_rewards.wire.answers import Answer
 from flux_rewards.wrappers.mask_errors import MaskErrors
 
 if TYPE_CHECKING:
-    from flux_rewards.errors import FluxRewardsError
     from flux_rewards.base import RewardFunction
     from flux_rewards.data import Sample
+    from flux_rewards.errors import FluxRewardsError
 
 __all__ = ["Batcher", "Overloaded"]
 

@@ -80,4 +80,6 @@ def problem_of(error: BaseException) -> Problem:
         problem = Problem(500 if isinstance(error, _SERVERS_OWN) else 422, type(error).__name__, "")
         problem.told = described(error, hide(str(error.args[0]) if error.args else ""))
         return problem
+    if isinstance(error, RecursionError):
+        return Problem(422, "InputError", "a field is nested too deeply")
     return Problem(500, "InternalError", f"the server failed: {type(error).__name__}; its log has the rest")

@@ -74,8 +74,8 @@ class RewardServer:
                 f"{type(self).__name__} needs a reward, or a compute_reward of its own, and not both: "
                 "RewardServer(reward), or a class derived from RewardServer that overrides compute_reward"
             )
-        if token is not None and not (token.strip() and token.isascii()):
-            raise ConfigError("token must be a text of ASCII characters")
+        if token is not None and not (token and all("!" <= character <= "~" for character in token)):
+            raise ConfigError("token must be a text of visible ASCII characters, without spaces")
         if token is None and require_token and not _is_loopback(host):
             raise ConfigError(
                 f"{host} can be reached from other machines: give a token, or say that none is wanted "

@@ -67,10 +67,11 @@ def restored(told: Any) -> FluxRewardsError:
     known = isinstance(kind, type) and issubclass(kind, FluxRewardsError)
     error: FluxRewardsError = (kind if known and kind is not None else ComputeError)(str(told.get("message")))
     error.field = told.get("field") if isinstance(told.get("field"), str) else None
-    error.index = told.get("index") if isinstance(told.get("index"), int) else None
+    index = told.get("index")
+    error.index = index if isinstance(index, int) and not isinstance(index, bool) else None
     error.retryable = told.get("retryable") is True
     after = told.get("retry_after")
-    error.retry_after = float(after) if isinstance(after, (int, float)) and math.isfinite(after) else None
+    error.retry_after = float(after) if isinstance(after, (int, float)) and 0 <= after < 1e9 else None
     for name in ("status", "problem"):
         if hasattr(error, name) and told.get(name) is not None:
             setattr(error, name, told[name])
@@ -118,21 +119,38 @@ def unpack_answer(body: bytes) -> Answer:
         told = json.loads(body)
         batch = _unpacked(told["batch"])
         causes = {int(row): restored(cause) for row, cause in told["causes"].items()}
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, FluxRewardsError) as error:
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        RecursionError,
+        ArithmeticError,
+        FluxRewardsError,
+    ) as error:
         raise MalformedError(f"not an answer: {type(error).__name__}: {error}") from None
+    if not causes.keys() <= batch.errors.keys():
+        raise MalformedError("not an answer: the error of a sample that has none")
     return Answer(batch, causes)
 
 
-def _unpacked(told: Mapping[str, Any]) -> RewardBatch:
+def _unpacked(told: Mapping[str, Any], count: int | None = None) -> RewardBatch:
     tokens = told["token_rewards"]
     metadata = told["metadata"]
-    return RewardBatch(
+    batch = RewardBatch(
         _numbers(told["rewards"]),
         None if tokens is None else [None if values is None else _numbers(values) for values in tokens],
         [] if metadata is None else [from_plain(entry) for entry in metadata],
         {int(row): str(why) for row, why in told["errors"].items()},
-        {name: _unpacked(part) for name, part in told["parts"].items()},
+        {name: _unpacked(part, len(told["rewards"])) for name, part in told["parts"].items()},
     )
+    if count is not None and len(batch) != count:
+        raise ValueError(f"a part has {len(batch)} rows of {count}")
+    if not all(isinstance(entry, Mapping) for entry in batch.metadata):
+        raise ValueError("metadata that are no mapping")
+    if any(not math.isnan(batch.rewards[row]) for row in batch.errors):
+        raise ValueError("a score where there is an error")
+    return batch
 
 
 def plain_answer(answer: Answer, hide: Any = str) -> dict[str, Any]:
@@ -185,6 +203,8 @@ def _nulls(values: NDArray[np.float64]) -> list[float | None]:
 
 def _numbers(values: Sequence[Any]) -> NDArray[np.float64]:
     for value in values:
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or math.isinf(value)):
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value)
+        ):
             raise TypeError(f"a score is a finite number or null, found {value!r}")
     return np.array([math.nan if value is None else value for value in values], dtype=np.float64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,7 @@ class _Packer:
         self._media = (*MEDIA_FIELDS, *(("reference",) if reference_is_media else ()))
         self.arrays: dict[str, NDArray[Any]] = {}
         self._memo: dict[int, tuple[Any, str]] = {}
+        self._read: dict[Any, tuple[Any, Any]] = {}
 
     def row(self, sample: Sample, fields: Sequence[str]) -> dict[str, Any]:
         """A sample's fields as JSON."""
@@ -97,13 +99,26 @@ class _Packer:
             if value is None or (field == "metadata" and not value):
                 continue
             if field in self._media:
-                value = _decoded(field, value)
+                value = self._decoded(field, value)
             try:
                 row[field] = to_plain(value, self._write)
             except NotPlain as error:
                 message = f"cannot be sent: {error}; send text, numbers, lists, mappings, arrays, tensors and images"
                 raise InputError(message, field=field) from None
         return row
+
+    def _decoded(self, field: str, value: Any) -> Any:
+        """Media as arrays and tensors: what is in a file is read here, once."""
+        if isinstance(value, np.ndarray) or hasattr(value, "detach"):
+            return value
+        if isinstance(value, (list, tuple)):
+            return [self._decoded("video" if field == "condition_videos" else "image", entry) for entry in value]
+        key = (field, os.fspath(value)) if isinstance(value, (str, os.PathLike)) else (field, id(value))
+        if key not in self._read:
+            one = field in ("image", "reference")
+            found = read_array(value, Place(field)) if one else read_media(field, value, "pixels", Place(field))
+            self._read[key] = value, found
+        return self._read[key][1]
 
     def _write(self, value: Any) -> tuple[str, Any] | None:
         if type(value) is np.ndarray and value.dtype.char in _KINDS and value.dtype.isnative:
@@ -133,19 +148,6 @@ def _of_tensor(tensor: Any) -> NDArray[Any]:
     if found.dtype.char not in _KINDS:
         raise NotPlain(f"{brief(found)} has a type that is not sent")
     return found
-
-
-def _decoded(field: str, value: Any) -> Any:
-    """Media as arrays and tensors: what is in a file is read here."""
-    if isinstance(value, np.ndarray) or hasattr(value, "detach"):
-        return value
-    if field == "image":
-        return read_array(value, Place(field))
-    if isinstance(value, (list, tuple)):
-        return [_decoded("video" if field == "condition_videos" else "image", entry) for entry in value]
-    if field == "reference":
-        return read_array(value, Place(field))
-    return read_media(field, value, "pixels", Place(field))
 
 
 def unpack_samples(body: bytes) -> list[Sample]:
