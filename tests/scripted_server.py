@@ -87,11 +87,13 @@ class ScriptedServer:
     Attributes:
         url: Its address.
         asked: All requests.
+        finished: The paths of those whose answer was sent whole.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.asked: list[Asked] = []
+        self.finished: list[str] = []
 
     def to(self, path: str) -> list[Asked]:
         """The requests for a path."""
@@ -163,6 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(piece)
                 if reply.does == "trickle" and self.server.stopping.wait(0.05):
                     return
+            self.server.told.finished.append(self.path)
 
     def log_message(self, *_: Any) -> None:
         """Nothing is printed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import threading
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
     from flux_rewards import RewardFunction
 
 
+class _Prompt(uvicorn.Server):
+    """Ends within milliseconds, not at the next tenth of a second: tests start many."""
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        while not self.should_exit:
+            await asyncio.sleep(0.002)
+
+
 @contextlib.contextmanager
 def served(reward: RewardFunction, **options: Any) -> Iterator[str]:
     """Serve a reward until the end of the context; its address.
@@ -29,7 +39,7 @@ def served(reward: RewardFunction, **options: Any) -> Iterator[str]:
     # With its protocol told, or asyncio does not set TCP_NODELAY, and each answer waits for an acknowledgement.
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.bind(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=5))
+    server = _Prompt(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=5))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="reward server", daemon=True)
     thread.start()
     try:

@@ -128,7 +128,7 @@ class _Pages:
             samples = await asyncio.to_thread(_from_json, body, samples_of_json, service.limits.max_pixels)
         else:
             raise Problem(415, "ContentType", f"expected application/json or {SAMPLES_TYPE}, found {kind!r}")
-        samples = _references(samples, service)
+        samples = await asyncio.to_thread(_references, samples, service)
         answer = await service.score(samples, request.is_disconnected)
         if ANSWER_TYPE in request.headers.get("Accept", ""):
             packed = await asyncio.to_thread(pack_answer, answer, hide)

@@ -146,20 +146,25 @@ class RewardServer:
         log, handler = logging.getLogger("flux_rewards"), logging.StreamHandler()
         log.addHandler(handler)  # what fails is told to clients in a line, and to whoever runs the server whole
         try:
-            with _ended_by_sigterm():
-                uvicorn.Server(config).run(sockets=[listening])
+            server = uvicorn.Server(config)
+            with _ended_by_sigterm(server):
+                server.run(sockets=[listening])
         finally:
             log.removeHandler(handler)
             listening.close()
 
 
 @contextlib.contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
+def _ended_by_sigterm(server: Any) -> Iterator[None]:
     """Uvicorn drains and then raises the signal once more; a drained server has ended well."""
+
+    def end(*_: object) -> None:
+        server.should_exit = True  # it may also come before uvicorn listens to signals
+
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    before = signal.signal(signal.SIGTERM, end)
     try:
         yield
     finally:

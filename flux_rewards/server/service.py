@@ -79,9 +79,9 @@ class Service:
             self.state = "ok"
 
     def stop(self) -> None:
-        """Take no more, and finish what is under way."""
+        """Take no more. Clients have their answers: whoever serves has waited for them."""
         self.state = "draining"
-        self.batcher.close(self.limits.drain)
+        self.batcher.close(timeout=5.0)
 
     def description(self) -> dict[str, Any]:
         """What a client needs to know of the reward."""

@@ -100,9 +100,11 @@ def test_a_slow_server(pauses: list[float]) -> None:
 
 def test_a_server_that_trickles(pauses: list[float]) -> None:
     """The time is that of the whole request: a byte now and then does not make it endless."""
-    endless = Reply(body=b" " * 100, does="trickle")  # for 5 seconds
-    with scripted(endless) as server, pytest.raises(RemoteError, match="within"):
-        RemoteReward(server.url, timeout=0.3, retry_attempts=1)(TWO)
+    with scripted(Reply(body=b" " * 100, does="trickle")) as server:  # for 5 seconds
+        remote = RemoteReward(server.url, timeout=0.3, retry_attempts=1)
+        with pytest.raises(RemoteError, match="within"):
+            remote(TWO)
+        assert server.finished == ["/v1/rewards"]
 
 
 @pytest.mark.parametrize("does", ["reset", "hang up"])
