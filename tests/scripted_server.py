@@ -87,13 +87,13 @@ class ScriptedServer:
     Attributes:
         url: Its address.
         asked: All requests.
-        finished: The paths of those whose answer was sent whole.
+        trickled: Bytes that were sent one at a time.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.asked: list[Asked] = []
-        self.finished: list[str] = []
+        self.trickled = 0
 
     def to(self, path: str) -> list[Asked]:
         """The requests for a path."""
@@ -161,11 +161,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(reply.content) + (10 if reply.does == "hang up" else 0)))
             self.end_headers()
             pieces = [reply.content] if reply.does != "trickle" else [bytes([byte]) for byte in reply.content]
-            for piece in pieces:
-                self.wfile.write(piece)
-                if reply.does == "trickle" and self.server.stopping.wait(0.05):
+            for number, piece in enumerate(pieces):
+                if number and self.server.stopping.wait(0.05):
                     return
-            self.server.told.finished.append(self.path)
+                self.server.told.trickled += reply.does == "trickle"
+                self.wfile.write(piece)
 
     def log_message(self, *_: Any) -> None:
         """Nothing is printed."""

@@ -23,7 +23,7 @@ class _Prompt(uvicorn.Server):
 
     async def main_loop(self) -> None:
         await self.on_tick(0)
-        while not self.should_exit:
+        while not self.should_exit:  # noqa: ASYNC110  # a plain attribute: uvicorn has no event for it
             await asyncio.sleep(0.002)
 
 

@@ -16,7 +16,8 @@ from flux_rewards import ComputeError, Retry, RewardFunction, RewardOutput, Samp
 from flux_rewards.registry import _BUILTIN
 from flux_rewards.testing import Check, example_reward, example_samples, reward_checks
 
-ELSEWHERE = {_BUILTIN[name] for name in (*CONFIGS, *JUDGES)}  # test_contract_of_models.py, test_contract_of_judges.py
+# test_contract_of_models.py, rewards/judges/test_contract_of_judges.py, remote/
+ELSEWHERE = {_BUILTIN[name] for name in (*CONFIGS, *JUDGES, "remote")}
 EXAMPLES = {name: example_reward(name) for name, path in sorted(_BUILTIN.items()) if path not in ELSEWHERE}
 
 

@@ -81,7 +81,7 @@ class RemoteReward(RewardFunction):
         "retry_attempts",
         "wait_for_server",
     )
-    example_config: ClassVar[Mapping[str, Any]] = {"server_url": "http://127.0.0.1:8000"}
+    example_config: ClassVar[Mapping[str, Any]] = {"name": "remote", "server_url": "http://127.0.0.1:8000"}
 
     def __init__(
         self,

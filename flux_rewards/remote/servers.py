@@ -139,15 +139,16 @@ class Servers:
     ) -> tuple[Any, bool]:
         """What a server answered, or why it did not; and whether it is there at all."""
         import requests  # noqa: PLC0415  # a fifth of a second, for those who ask a server
+        import urllib3  # noqa: PLC0415  # which requests stands on
 
         try:
             answer = self._answer(method, url + path, body, headers or {})
         except requests.ConnectionError as error:
-            refused = "refused" in str(error).lower()
-            return RemoteError(f"{url} cannot be reached: {self._reason(error)}", retryable=True), not refused
-        except (requests.Timeout, TimeoutError):
+            failure = RemoteError(f"{url} cannot be reached: {self._reason(error)}", retryable=True)
+            return failure, not self._never_began(error)
+        except (requests.Timeout, urllib3.exceptions.ReadTimeoutError, TimeoutError):
             return RemoteError(f"{url} did not answer within {self._timeout:g} s", retryable=True), True
-        except (requests.RequestException, OSError) as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             return RemoteError(f"{url} cannot be asked: {self._reason(error)}", retryable=True), True
         if answer.status_code == 200:
             try:
@@ -179,7 +180,8 @@ class Servers:
             allow_redirects=False,
             stream=True,
         ) as response:
-            for piece in response.iter_content(None):
+            read = getattr(response.raw, "read1", response.raw.read)  # what is there; urllib3 1 waits for more
+            while piece := read(65536, decode_content=True):
                 received += piece
                 if time.monotonic() > until:
                     raise TimeoutError
@@ -195,6 +197,18 @@ class Servers:
             text = response.text.strip()
         text = text if len(text) <= 500 else f"{text[:500]} [...]"
         return text.replace(self._token, "[token]") if self._token else text
+
+    @staticmethod
+    def _never_began(error: BaseException | None) -> bool:
+        """Whether there was no connection: nobody listens, no such name (yet), no way there."""
+        import urllib3  # noqa: PLC0415  # loaded already
+
+        none = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError, ConnectionRefusedError)
+        while error is not None:
+            if isinstance(error, none) or isinstance(getattr(error, "reason", None), none):
+                return True
+            error = error.__context__
+        return False
 
     @staticmethod
     def _reason(error: BaseException) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
+import copy
+import itertools
 import math
 import threading
 import time
@@ -12,7 +15,7 @@ from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from flux_rewards.contract import SETUP_ERRORS
+from flux_rewards.errors import ConfigError, MissingDependencyError, WeightsError
 from flux_rewards.executor import Executor
 from flux_rewards.grouping import known_group_keys
 from flux_rewards.wire.answers import Answer
@@ -180,7 +183,7 @@ class Batcher:
         try:
             merged = self._answer([sample for entry in entries for sample in self._own_groups(entry, len(entries))])
         except Exception as error:  # noqa: BLE001  # whoever waits must hear of it
-            if len(entries) == 1 or isinstance(error, SETUP_ERRORS):
+            if len(entries) == 1 or isinstance(error, (ConfigError, MissingDependencyError, WeightsError)):
                 _settle(entries, error)
                 return
             for entry in entries:  # one of them holds what cannot even be looked at
@@ -188,13 +191,23 @@ class Batcher:
         except BaseException as error:  # noqa: BLE001  # whoever waits must hear of it
             _settle(entries, error)
         else:
-            start = 0
-            for entry in entries:
-                rows = range(start, start + len(entry.samples))
-                causes = {row - start: _moved(merged.causes[row], -start) for row in rows if row in merged.causes}
-                with contextlib.suppress(InvalidStateError):
-                    entry.future.set_result(Answer(merged.batch.select(rows), causes))
-                start = rows.stop
+            self._split(entries, merged)
+
+    def _split(self, entries: Sequence[_Waiting], merged: Answer) -> None:
+        """Give each request its rows; where one failure is that of several requests, each is scored by itself."""
+        starts = list(itertools.accumulate((len(entry.samples) for entry in entries), initial=0))
+        failures: dict[Any, set[int]] = {}
+        for row, cause in merged.causes.items():
+            failures.setdefault(_kind(cause), set()).add(bisect.bisect_right(starts, row) - 1)
+        together = {number for numbers in failures.values() if len(numbers) > 1 for number in numbers}
+        for number, entry in enumerate(entries):
+            if number in together:
+                self._score([entry])
+                continue
+            rows = range(starts[number], starts[number + 1])
+            causes = {row - rows.start: _moved(merged.causes[row], rows) for row in rows if row in merged.causes}
+            with contextlib.suppress(InvalidStateError):
+                entry.future.set_result(Answer(merged.batch.select(rows), causes))
 
     def _answer(self, samples: Sequence[Sample]) -> Answer:
         pending = self._executor.submit(self._masked, samples)
@@ -219,7 +232,14 @@ def _settle(entries: Sequence[_Waiting], error: BaseException) -> None:
             entry.future.set_exception(error)
 
 
-def _moved(error: FluxRewardsError, by: int) -> FluxRewardsError:
-    if error.index is not None:
-        error.index += by
-    return error
+def _kind(error: FluxRewardsError) -> Any:
+    """What is the same for all rows of one failed call."""
+    return type(error), str(error.args), id(error.__cause__)
+
+
+def _moved(error: FluxRewardsError, rows: range) -> FluxRewardsError:
+    """The error with its place in the request; one object may stand for many rows."""
+    moved = copy.copy(error)
+    moved.__cause__ = error.__cause__
+    moved.index = None if error.index is None or error.index not in rows else error.index - rows.start
+    return moved

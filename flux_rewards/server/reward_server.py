@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from flux_rewards.base import RewardFunction
 from flux_rewards.errors import ConfigError, ContractError, MissingDependencyError
 from flux_rewards.server.settings import Limits
+from flux_rewards.validation import whole_number
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -82,6 +83,8 @@ class RewardServer:
                 "(require_token=False; --no-token)"
             )
         self.reward = reward if reward is not None else _Served(self)
+        if whole_number(port, "port", "", low=0) > 65535:
+            raise ConfigError(f"port must be at most 65535, found {port}")
         self.host, self.port, self.token = host, port, token
         self.limits = limits or Limits()
         self.name = name or self.reward.name
@@ -113,7 +116,12 @@ class RewardServer:
 
     def _listening(self) -> socket.socket:
         """A socket of which asyncio knows that it is TCP: else each answer would wait for the client's delayed ACK."""
-        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        try:
+            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        except OSError as error:
+            raise ConfigError(
+                f"host must be an address of this machine, found {self.host!r}: {error.strerror}"
+            ) from None
         family, kind, _, _, address = found[0]
         listening = socket.socket(family, kind, socket.IPPROTO_TCP)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -142,6 +150,7 @@ class RewardServer:
         )
         listening = self._listening()
         host, port = listening.getsockname()[:2]
+        host = f"[{host}]" if ":" in host else host
         print(f"serving {self.name} at http://{host}:{port} (see /docs)", flush=True)  # noqa: T201  # for people
         log, handler = logging.getLogger("flux_rewards"), logging.StreamHandler()
         log.addHandler(handler)  # what fails is told to clients in a line, and to whoever runs the server whole

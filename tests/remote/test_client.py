@@ -104,7 +104,7 @@ def test_a_server_that_trickles(pauses: list[float]) -> None:
         remote = RemoteReward(server.url, timeout=0.3, retry_attempts=1)
         with pytest.raises(RemoteError, match="within"):
             remote(TWO)
-        assert server.finished == ["/v1/rewards"]
+        assert server.trickled < 100
 
 
 @pytest.mark.parametrize("does", ["reset", "hang up"])
@@ -128,9 +128,9 @@ def test_nobody_is_there() -> None:
 
 
 def test_a_host_that_there_is_not(pauses: list[float]) -> None:
-    """A wrong name costs attempts, not patience."""
+    """It is waited for like one that is not up yet, and no longer."""
     with pytest.raises(RemoteError, match=r"nowhere\.invalid"):
-        RemoteReward("http://nowhere.invalid:1", wait_for_server=60.0)(TWO)
+        RemoteReward("http://nowhere.invalid:1", wait_for_server=0.0)(TWO)
     assert len(pauses) <= 2
 
 
