@@ -19,10 +19,12 @@ from flux_rewards.event_loop import close_on
 from flux_rewards.shared import shared
 from flux_rewards.transience import is_transient, retry_after
 
-__all__ = ["ChatClient", "Endpoint", "Messages", "client_of"]
+__all__ = ["NO_KEY", "ChatClient", "Endpoint", "Messages", "client_of"]
 
 Messages = Sequence[Mapping[str, Any]]
 
+NO_KEY = "EMPTY"
+"""What servers without keys are given."""
 LARGEST_BODY = 2 * 2**20
 """Bytes of an answer; a verdict has a few thousand."""
 LARGEST_ERROR = 64 * 2**10
@@ -166,7 +168,7 @@ class ChatClient:
         """What it usually comes from, where nothing was ever answered."""
         if self.has_answered:
             return ""
-        if status == 401 and self.endpoint.api_key == "EMPTY":
+        if status == 401 and self.endpoint.api_key == NO_KEY:
             return " (no key was sent: neither api_key nor OPENAI_API_KEY is set)"
         if status == 404 and not urlsplit(self.endpoint.url).path:
             return f" (at /chat/completions; should api_base_url be {self.endpoint.url}/v1?)"

@@ -17,7 +17,7 @@ class Limits:
     Attributes:
         max_body: Bytes of a request.
         max_samples: Samples of a request.
-        max_pixels: Pixels of all images of a request together, before they are decoded.
+        max_pixels: Pixels of all images in base64 of a request together, before they are decoded.
         max_waiting: Samples in the queue; beyond it the answer is 503 with ``Retry-After``.
         body_timeout: Seconds for a client to send its request.
         deadline: Seconds from the request to its answer.

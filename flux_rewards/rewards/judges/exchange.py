@@ -17,7 +17,7 @@ from flux_rewards.threads import this_thread
 if TYPE_CHECKING:
     from flux_rewards.chat.client import ChatClient, Messages
 
-__all__ = ["Exchange", "Verdict", "side_by_side"]
+__all__ = ["Exchange", "Verdict", "side_by_side", "total"]
 
 T = TypeVar("T")
 
@@ -137,7 +137,7 @@ class Exchange:
             except JudgeError as error:
                 problem, why = error.problem, error.args[0]
             else:
-                return Verdict(value, reply, attempts, _sum(spent, "prompt_tokens"), _sum(spent, "completion_tokens"))
+                return Verdict(value, reply, attempts, total(spent, "prompt_tokens"), total(spent, "completion_tokens"))
             if turn > self._retry_unreadable:
                 break
         times = f" {attempts} requests;" if attempts > 1 else ""
@@ -231,6 +231,7 @@ class _Call:
                     task.cancel()
 
 
-def _sum(replies: Sequence[Reply], what: str) -> int | None:
+def total(replies: Sequence[Reply | Verdict[Any]], what: str) -> int | None:
+    """The sum of a count over replies; None where an endpoint does not tell it."""
     counts = [getattr(reply, what) for reply in replies]
     return None if None in counts else sum(counts)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
 from flux_rewards.base import RewardFunction, RewardOptions
-from flux_rewards.chat.client import ChatClient, Endpoint, client_of
+from flux_rewards.chat.client import NO_KEY, ChatClient, Endpoint, client_of
 from flux_rewards.chat.content import plain
 from flux_rewards.chat.template import filled, placeholders
 from flux_rewards.errors import ConfigError, InputError, brief
@@ -32,8 +32,6 @@ __all__ = ["Judge", "JudgeOptions"]
 T = TypeVar("T")
 
 KEY_VARIABLE = "OPENAI_API_KEY"
-NO_KEY = "EMPTY"
-"""What servers without keys are given."""
 
 
 class JudgeOptions(RewardOptions, total=False):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from flux_rewards.data import RewardOutput, Sample
 from flux_rewards.errors import InputError
-from flux_rewards.rewards.judges.exchange import Verdict
+from flux_rewards.rewards.judges.exchange import Verdict, total
 from flux_rewards.rewards.judges.group import SHARED, check_shared, compared_fields, contents_of
 from flux_rewards.rewards.judges.judge import Judge, JudgeOptions
 from flux_rewards.rewards.judges.material import NOTICE, Part, message
@@ -267,14 +267,10 @@ def summary_of(verdicts: Sequence[Verdict[Any]]) -> dict[str, Any]:
     """What several requests took together: the first reply, all tokens, the longest latency, all attempts."""
     if not verdicts:
         return {}
-    tokens = {}
-    for kind in ("prompt", "completion"):
-        counts = [getattr(verdict, f"{kind}_tokens") for verdict in verdicts]
-        tokens[kind] = None if None in counts else sum(counts)
     each = [verdict.metadata for verdict in verdicts]
     return {
         "verdict": each[0]["verdict"],
-        "tokens": tokens,
+        "tokens": {kind: total(verdicts, f"{kind}_tokens") for kind in ("prompt", "completion")},
         "latency": max(one["latency"] for one in each),
         "attempts": sum(verdict.attempts for verdict in verdicts),
     }

@@ -6,10 +6,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from chat_server import ChatServer, in_turn, said
 
-from flux_rewards import JudgeError
+from flux_rewards import (
+    JudgeError,
+    RatingJudge,
+    RationalRewardsEdit,
+    RationalRewardsT2I,
+    RubricJudge,
+    Sample,
+    UnifiedReward,
+)
 from flux_rewards.chat.reply import Reply
+from flux_rewards.rewards.judges.judge import Judge
 from flux_rewards.rewards.judges.rating import read_score
 from flux_rewards.rewards.judges.rational_rewards import read_rational
 from flux_rewards.rewards.judges.rubric import aspects_of, read_aspects
@@ -24,6 +35,8 @@ CORPUS = [
     json.loads(line)
     for line in (Path(__file__).parents[2] / "data" / "judge_replies.jsonl").read_text(encoding="utf-8").splitlines()
 ]
+
+PIXEL = np.zeros((1, 1, 3), dtype=np.uint8)
 
 
 def read_in_ranking(text: str, ids: list[str], scale: Scale) -> dict[str, Any]:
@@ -78,6 +91,47 @@ def test_reply(entry: dict[str, Any]) -> None:
     except JudgeError as error:
         outcome = None, error.problem
     assert outcome == (entry["expected"], entry["error"]), entry["why"]
+
+
+def judge_of(entry: dict[str, Any], url: str) -> Judge:
+    """The judge whose reply it could be."""
+    kind, settings = entry["kind"], entry["settings"]
+    options: dict[str, Any] = {"vlm_model": "m", "api_base_url": url}
+    if kind.startswith("rating"):
+        options |= {name: settings[name] for name in ("label", "allow_na") if name in settings}
+        answer = kind.removeprefix("rating_")
+        return RatingJudge(criteria="?", answer=answer, score_range=tuple(settings["scale"]), **options)
+    if kind == "rubric_json":
+        aspects = [
+            {"name": name, "description": "?", "score_range": told["scale"], "optional": told["optional"]}
+            for name, told in settings["aspects"].items()
+        ]
+        return RubricJudge(aspects=aspects, **options)
+    if kind == "rational":
+        return RationalRewardsEdit(**options) if settings["edit"] else RationalRewardsT2I(**options)
+    return UnifiedReward(version="2.0" if kind == "unified_v2" else "1.5", **options)
+
+
+@pytest.mark.parametrize("kind", ["rating_text", "rating_json", "rubric_json", "rational", "unified", "unified_v2"])
+def test_replies_of_a_server(kind: str) -> None:
+    """What the judge itself makes of each, over HTTP: the scores, or the error, and no number beside it."""
+    entries = [entry for entry in CORPUS if entry["kind"] == kind]
+    sample = Sample("q", "r", image=PIXEL, condition_images=[PIXEL])
+    with ChatServer(
+        in_turn(*(said(entry["reply"], finish_reason=entry["finish_reason"]) for entry in entries))
+    ) as server:
+        for entry in entries:
+            outcome: tuple[Any, str | None]
+            try:
+                row = judge_of(entry, server.url)([sample])[0]
+                scores = named(row.metadata["scores"])
+                outcome = (
+                    (next(iter(scores.values())) if kind.startswith("rating") or kind == "unified" else scores),
+                    None,
+                )
+            except JudgeError as error:
+                outcome = None, error.problem
+            assert outcome == (entry["expected"], entry["error"]), entry["id"]
 
 
 def test_the_corpus_is_large() -> None:
