@@ -28,17 +28,19 @@ class _Prompt(uvicorn.Server):
 
 
 @contextlib.contextmanager
-def served(reward: RewardFunction, **options: Any) -> Iterator[str]:
+def served(reward: RewardFunction, at: int = 0, **options: Any) -> Iterator[str]:
     """Serve a reward until the end of the context; its address.
 
     Args:
         reward: What is served.
+        at: The port; 0 for a free one.
         **options: Of `RewardServer`.
     """
     app = RewardServer(reward, port=0, **options).app
     # With its protocol told, or asyncio does not set TCP_NODELAY, and each answer waits for an acknowledgement.
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listening.bind(("127.0.0.1", 0))
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.bind(("127.0.0.1", at))
     server = _Prompt(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=5))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, name="reward server", daemon=True)
     thread.start()

@@ -173,6 +173,20 @@ class RemoteReward(RewardFunction):
         self._turned = not value
 
     @property
+    def decided_by(self) -> Sequence[Any]:  # type: ignore[override]  # the server's own
+        """What the server's reward is known by, so that a cache does not give the scores of another one.
+
+        Raises:
+            ConfigError: The server cannot tell its reward from another.
+        """
+        digest = self._learned.get("digest", "")
+        if digest is None:
+            raise ConfigError(
+                "the server cannot tell its reward from another, so a cache cannot either", reward=self.name
+            )
+        return (digest,)
+
+    @property
     def reference_is_media(self) -> bool:  # type: ignore[override]  # the server's own
         """That of the server's reward."""
         return bool(self._learned.get("reference_is_media"))

@@ -9,9 +9,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flux_rewards import __version__
+from flux_rewards.errors import ConfigError
 from flux_rewards.server.batching import Batcher, Overloaded
 from flux_rewards.server.metrics import Metrics
 from flux_rewards.server.problems import Problem, problem_of
+from flux_rewards.wrappers.cache_keys import reward_digest
 
 if TYPE_CHECKING:
     from flux_rewards.base import RewardFunction
@@ -99,9 +101,17 @@ class Service:
             "higher_is_better": reward.higher_is_better,
             "reference_is_media": self.reference_is_media,
             "parts": [child.name for child in reward.children],
+            "digest": self._digest(),
             "max_samples": self.limits.max_samples,
             "version": __version__,
         }
+
+    def _digest(self) -> str | None:
+        """What decides the scores, for caches of clients; None where it cannot be told from another."""
+        try:
+            return reward_digest(self.reward).hex()
+        except ConfigError:
+            return None
 
     async def score(self, samples: Sequence[Sample], is_gone: Callable[[], Awaitable[bool]]) -> Answer:
         """Score the samples of a request.

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from scripted_server import LENGTHS, SECRET, TWO, Asked, Reply, lengths, scripted
+from served import served
 
 from flux_rewards import (
     Cached,
@@ -201,6 +202,20 @@ def test_cached() -> None:
             assert cached([*TWO, TWO[0]]).rewards.tolist() == [*LENGTHS, 2.0]
         assert len(server.scored) == 1
         assert len(unpack_samples(server.scored[0].body)) == 2
+
+
+def test_a_cache_goes_by_what_is_served(tmp_path: Path) -> None:
+    """Another reward at the same address does not get the scores of the one before; the same one does."""
+    sample, file = Sample(response="one two three"), tmp_path / "scores.db"
+    found, hits, port = [], [], 0
+    for target in (3, 6, 3):
+        with served(LengthReward(target=target), at=port) as url:
+            port = int(url.rpartition(":")[2])
+            batch = Cached(RemoteReward(url, name="far"), str(file))([sample])
+            found.append(batch.rewards[0])
+            hits.append(batch.stats["far"].cache_hits)
+    assert found == [LengthReward(target=target)([sample]).rewards[0] for target in (3, 6, 3)]
+    assert hits == [0, 0, 1]
 
 
 def test_in_a_buffer() -> None:
