@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from flux_rewards.contract import Scored
 from flux_rewards.data import RewardBatch, Sample
-from flux_rewards.wire.answers import ANSWER_TYPE, Answer, pack_answer
+from flux_rewards.wire.answers import ANSWER_TYPE, pack_answer
 from flux_rewards.wire.samples import SAMPLES_TYPE, unpack_samples
 
 
@@ -109,7 +110,7 @@ def lengths(asked: Asked) -> Reply:
     """What a right server answers: the lengths of the responses."""
     assert asked.headers["Content-Type"] == SAMPLES_TYPE
     rewards = [float(len(str(sample.response))) for sample in unpack_samples(asked.body)]
-    return Reply(body=pack_answer(Answer(RewardBatch(np.array(rewards)), {})), headers={"Content-Type": ANSWER_TYPE})
+    return Reply(body=pack_answer(Scored(RewardBatch(np.array(rewards)), {})), headers={"Content-Type": ANSWER_TYPE})
 
 
 def in_turn(*replies: Reply | Script) -> Script:

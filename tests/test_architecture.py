@@ -27,12 +27,12 @@ FLOORS: list[list[str]] = [
     ["base"],
     ["combinator"],
     ["composite", "transforms", "groups", "wrappers", "buffer", "models", "chat", "wire"],
-    ["rewards", "remote"],
-    ["registry"],
+    ["rewards", "remote", "batching"],
+    ["registry", "advantages"],
     ["config_file"],
     ["config"],
     ["testing"],
-    ["report", "verification", "server"],
+    ["report", "verification", "server", "integrations"],
     ["cli"],
 ]
 # Within these packages, files build on one another.
@@ -48,6 +48,8 @@ HOUSES_OF_THEIR_OWN = {
     "wire",
     "remote",
     "server",
+    "integrations",
+    "advantages",
 }
 
 

@@ -9,17 +9,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flux_rewards import __version__
+from flux_rewards.batching import Batcher, Overloaded, leaves_of
 from flux_rewards.errors import ConfigError
-from flux_rewards.server.batching import Batcher, Overloaded
 from flux_rewards.server.metrics import Metrics
 from flux_rewards.server.problems import Problem, problem_of
 from flux_rewards.wrappers.cache_keys import reward_digest
 
 if TYPE_CHECKING:
     from flux_rewards.base import RewardFunction
+    from flux_rewards.contract import Scored
     from flux_rewards.data import Sample
     from flux_rewards.server.settings import Limits
-    from flux_rewards.wire.answers import Answer
 
 __all__ = ["Service"]
 
@@ -46,7 +46,7 @@ class Service:
         self.error = ""
         self.under_way = 0
         """Requests that have come and are not answered."""
-        workers = limits.workers or min(8, max(leaf.num_workers for leaf in _leaves(reward)))
+        workers = limits.workers or min(8, max(leaf.num_workers for leaf in leaves_of(reward)))
         self.batcher = Batcher(
             reward,
             max_batch=limits.max_batch,
@@ -60,7 +60,7 @@ class Service:
     @property
     def reference_is_media(self) -> bool:
         """Whether a reference is an image, or images, to the reward."""
-        return any(leaf.reference_is_media for leaf in _leaves(self.reward))
+        return any(leaf.reference_is_media for leaf in leaves_of(self.reward))
 
     def _observe(self, requests: int, samples: int, seconds: float) -> None:
         self.metrics.batch(requests, samples, seconds)
@@ -88,7 +88,7 @@ class Service:
     def description(self) -> dict[str, Any]:
         """What a client needs to know of the reward."""
         reward = self.reward
-        leaves = _leaves(reward)
+        leaves = leaves_of(reward)
         required = list(dict.fromkeys(field for leaf in leaves for field in leaf.required_fields))
         any_field = any(leaf.optional_fields is None for leaf in leaves)
         optional = None if any_field else list(dict.fromkeys(f for leaf in leaves for f in leaf.optional_fields or ()))
@@ -113,7 +113,7 @@ class Service:
         except ConfigError:
             return None
 
-    async def score(self, samples: Sequence[Sample], is_gone: Callable[[], Awaitable[bool]]) -> Answer:
+    async def score(self, samples: Sequence[Sample], is_gone: Callable[[], Awaitable[bool]]) -> Scored:
         """Score the samples of a request.
 
         Raises:
@@ -126,7 +126,7 @@ class Service:
         if len(samples) > self.limits.max_samples:
             message = f"{len(samples)} samples in a request; at most {self.limits.max_samples}: send several requests"
             raise Problem(413, "TooLarge", message)
-        for leaf in _leaves(self.reward):
+        for leaf in leaves_of(self.reward):
             leaf.check_samples(samples)
         try:
             future = self.batcher.submit(samples, alone=self.under_way <= 1)
@@ -151,10 +151,3 @@ class Service:
             if not waiting.done():
                 waiting.cancel()
                 self.batcher.forget(future)
-
-
-def _leaves(reward: RewardFunction) -> list[RewardFunction]:
-    """What computes: everything below that has no children."""
-    if not reward.children:
-        return [reward]
-    return [leaf for child in reward.children for leaf in _leaves(child)]

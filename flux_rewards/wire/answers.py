@@ -6,11 +6,12 @@ import base64
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flux_rewards import errors
+from flux_rewards.contract import Scored
 from flux_rewards.data import RewardBatch
 from flux_rewards.errors import ComputeError, FluxRewardsError
 from flux_rewards.plain import NotPlain, from_plain, to_plain
@@ -19,21 +20,9 @@ from flux_rewards.wire.samples import MalformedError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["ANSWER_TYPE", "Answer", "described", "pack_answer", "plain_answer", "restored", "unpack_answer"]
+__all__ = ["ANSWER_TYPE", "described", "pack_answer", "plain_answer", "restored", "unpack_answer"]
 
 ANSWER_TYPE = "application/vnd.flux-rewards.answer+json"
-
-
-class Answer(NamedTuple):
-    """Scores, and the errors behind those that failed.
-
-    Attributes:
-        batch: The scores.
-        causes: By position, the error.
-    """
-
-    batch: RewardBatch
-    causes: Mapping[int, FluxRewardsError]
 
 
 def described(error: FluxRewardsError, message: str | None = None) -> dict[str, Any]:
@@ -78,7 +67,7 @@ def restored(told: Any) -> FluxRewardsError:
     return error
 
 
-def pack_answer(answer: Answer, hide: Any = str) -> bytes:
+def pack_answer(answer: Scored, hide: Any = str) -> bytes:
     """An answer as bytes: numbers to the last bit, NaN as null, metadata with their types.
 
     Args:
@@ -90,7 +79,7 @@ def pack_answer(answer: Answer, hide: Any = str) -> bytes:
 
     Examples:
         >>> batch = RewardBatch([0.1, float("nan")], metadata=[{"size": (1, 2)}, {}])
-        >>> unpack_answer(pack_answer(Answer(batch, {}))).batch.metadata
+        >>> unpack_answer(pack_answer(Scored(batch, {}))).batch.metadata
         [{'size': (1, 2)}, {}]
     """
     causes = {str(row): described(cause, hide(str(cause.args[0]))) for row, cause in answer.causes.items()}
@@ -109,7 +98,7 @@ def _packed(batch: RewardBatch, hide: Any) -> dict[str, Any]:
     }
 
 
-def unpack_answer(body: bytes) -> Answer:
+def unpack_answer(body: bytes) -> Scored:
     """The answer of `pack_answer`.
 
     Raises:
@@ -131,7 +120,7 @@ def unpack_answer(body: bytes) -> Answer:
         raise MalformedError(f"not an answer: {type(error).__name__}: {error}") from None
     if not causes.keys() <= batch.errors.keys():
         raise MalformedError("not an answer: the error of a sample that has none")
-    return Answer(batch, causes)
+    return Scored(batch, causes)
 
 
 def _unpacked(told: Mapping[str, Any], count: int | None = None) -> RewardBatch:
@@ -153,11 +142,11 @@ def _unpacked(told: Mapping[str, Any], count: int | None = None) -> RewardBatch:
     return batch
 
 
-def plain_answer(answer: Answer, hide: Any = str) -> dict[str, Any]:
+def plain_answer(answer: Scored, hide: Any = str) -> dict[str, Any]:
     """An answer for clients that are not this library: plain JSON.
 
     Examples:
-        >>> plain_answer(Answer(RewardBatch([0.5, float("nan")]), {}))["rewards"]
+        >>> plain_answer(Scored(RewardBatch([0.5, float("nan")]), {}))["rewards"]
         [0.5, None]
     """
     told = _plain_batch(answer.batch)

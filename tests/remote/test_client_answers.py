@@ -14,8 +14,9 @@ from flux_rewards import (
     RemoteError,
     RewardBatch,
 )
+from flux_rewards.contract import Scored
 from flux_rewards.remote.remote_reward import RemoteReward
-from flux_rewards.wire.answers import ANSWER_TYPE, Answer, pack_answer
+from flux_rewards.wire.answers import ANSWER_TYPE, pack_answer
 
 
 def answer(told: Any) -> Reply:
@@ -130,7 +131,7 @@ def test_all_that_an_answer_holds() -> None:
         {1: "NewError: never heard of"},
         {"part": RewardBatch(np.array([0.2, np.nan]), errors={1: "NewError: never heard of"})},
     )
-    body = json.loads(pack_answer(Answer(batch, {})))
+    body = json.loads(pack_answer(Scored(batch, {})))
     body["causes"] = {"1": {"type": "NewError", "message": "never heard of", "field": 7, "index": "x", "more": []}}
     body["later"] = "whatever a later version adds"
     with scripted(answer(body)) as server:

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flux_rewards import ComputeError, ConfigError, InputError, JudgeError, RemoteError, RewardBatch
+from flux_rewards.contract import Scored
 from flux_rewards.errors import FluxRewardsError
-from flux_rewards.wire.answers import Answer, described, pack_answer, plain_answer, restored, unpack_answer
+from flux_rewards.wire.answers import described, pack_answer, plain_answer, restored, unpack_answer
 from flux_rewards.wire.samples import MalformedError
 
 _finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -59,14 +60,14 @@ def assert_same(one: RewardBatch, other: RewardBatch) -> None:
 @given(st.integers(0, 4).flatmap(batches))
 def test_what_comes_back_is_what_went(batch: RewardBatch) -> None:
     """Scores, tokens, metadata, errors and parts within parts."""
-    assert_same(batch, unpack_answer(pack_answer(Answer(batch, {}))).batch)
+    assert_same(batch, unpack_answer(pack_answer(Scored(batch, {}))).batch)
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 3).flatmap(batches))
 def test_the_plain_form_is_json(batch: RewardBatch) -> None:
     """Strictly: no NaN, no infinity, and one score a sample."""
-    told = json.loads(json.dumps(plain_answer(Answer(batch, {})), allow_nan=False))
+    told = json.loads(json.dumps(plain_answer(Scored(batch, {})), allow_nan=False))
     assert told["rewards"] == [None if np.isnan(value) else value for value in batch.rewards.tolist()]
     assert [entry["index"] for entry in told["errors"]] == list(batch.errors)
     assert list(told["parts"]) == list(batch.parts)
@@ -87,7 +88,7 @@ ERRORS: list[FluxRewardsError] = [
 def test_an_error_is_restored(error: FluxRewardsError) -> None:
     """Type, message, place and whether it may pass."""
     batch = RewardBatch(np.array([np.nan]), errors={0: "x"})
-    found = unpack_answer(pack_answer(Answer(batch, {0: error}))).causes[0]
+    found = unpack_answer(pack_answer(Scored(batch, {0: error}))).causes[0]
     assert type(found) is type(error)
     for name in ("args", "field", "index", "retryable", "retry_after", "status", "problem"):
         assert getattr(found, name, None) == getattr(error, name, None), name
@@ -131,7 +132,7 @@ BATCH = RewardBatch(
     {1: "ComputeError: no"},
     {"part": RewardBatch(np.array([0.5, np.nan]), errors={1: "ComputeError: no"})},
 )
-BODY = pack_answer(Answer(BATCH, {1: ComputeError("no")}))
+BODY = pack_answer(Scored(BATCH, {1: ComputeError("no")}))
 
 
 def _readable(body: bytes) -> bool:
