@@ -139,13 +139,20 @@ class Batcher:
         Raises:
             Overloaded: The queue is full.
         """
-        groups = frozenset(group_keys(samples)) if self._ids_are_seen else frozenset()
-        entry = _Waiting(samples, groups, since=-math.inf if alone else time.monotonic())
+        entry = _Waiting(samples, self._groups(samples), since=-math.inf if alone else time.monotonic())
         with self._changed:
             self.check_room(len(samples))
             self._queue.append(entry)
             self._changed.notify_all()
         return entry.future
+
+    def _groups(self, samples: Sequence[Sample]) -> frozenset[Hashable]:
+        if not self._ids_are_seen:
+            return frozenset()
+        try:
+            return frozenset(group_keys(samples))
+        except Exception:  # noqa: BLE001  # nested too deep, say: scoring will say it, to this request alone
+            return frozenset([object()])
 
     def forget(self, future: Future[Scored]) -> None:
         """Whoever waited for it is gone: its place is free, and a batch for which nobody waits goes no further."""

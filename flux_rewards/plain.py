@@ -110,6 +110,8 @@ def _array(content: Sequence[Any]) -> Any:
         raise NotPlain(f"{brief(shape)} is no shape")
     dtype, raw = np.dtype(name), from_plain(data)
     if not dtype.itemsize:  # texts of no length
+        if shape is not None and 0 not in shape:  # any number of them would fit into no bytes at all
+            raise NotPlain("texts of no length")
         found = np.zeros(() if shape is None else shape, dtype)
     else:
         flat = np.frombuffer(raw, dtype=dtype)

@@ -27,12 +27,15 @@ from typing import Any
 import numpy as np
 
 from flux_rewards.config import load_rewards, to_config
-from flux_rewards.data import RewardBatch, Sample
+from flux_rewards.contract import Scored
+from flux_rewards.data import FIELDS, RewardBatch, Sample
 from flux_rewards.errors import InputError
 from flux_rewards.fingerprint import fingerprint, same
 from flux_rewards.grouping import split_groups
 from flux_rewards.media import to_tensor, video_to_tensor
 from flux_rewards.registry import resolve_reward
+from flux_rewards.wire.answers import pack_answer, unpack_answer
+from flux_rewards.wire.samples import pack_readable, unpack_samples
 
 __all__ = ["Check", "characters", "example_reward", "example_samples", "reward_checks"]
 
@@ -114,8 +117,8 @@ def reward_checks(reward: Any, samples: Sequence[Sample] | None = None) -> list[
 
     One score a sample; repeatable; order and neighbours don't matter; inputs untouched; bounds hold; token rewards line
     up; a missing field is named; fields that are not declared don't matter; pickles; parameters kept; threads agree;
-    configuration round trip; global state kept; where it is differentiable, `forward` gives the same scores, with a
-    gradient.
+    samples and scores survive the wire of a reward server; configuration round trip; global state kept; where it is
+    differentiable, `forward` gives the same scores, with a gradient.
 
     Args:
         reward: The reward to check.
@@ -249,6 +252,18 @@ class _Contract:
         assert fingerprint(repr(self.reward.parameters)) == before, "a call changed the parameters"
         rebuilt = type(self.reward)(**self.reward.parameters)
         assert same(rebuilt.parameters, self.reward.parameters), "its parameters don't rebuild it"
+
+    def check_remote_equals_local(self) -> None:
+        fields = FIELDS
+        if self.reward.optional_fields is not None:
+            fields = (*self.reward.required_fields, *self.reward.optional_fields, "group_id", "token_ids", "prompt")
+        media = self.reward.reference_is_media
+        body, unread = pack_readable(self.samples, list(dict.fromkeys(fields)), reference_is_media=media)
+        assert not unread, f"samples that cannot be sent to a reward server: {unread}"
+        local = self.reward(self.samples)
+        remote = unpack_answer(pack_answer(Scored(self.reward(unpack_samples(body)), {}))).batch
+        _assert_same(local, remote, "the samples and scores sent over the wire")
+        assert remote.parts.keys() == local.parts.keys(), f"the parts {list(remote.parts)} came back over the wire"
 
     def check_threads_agree(self) -> None:
         expected = self.reward(self.samples)

@@ -191,8 +191,8 @@ class ServerThread:
 
 
 @contextlib.contextmanager
-def on_thread(server: Any) -> Iterator[ServerThread]:
-    """A `RewardServer` on a thread until the end of the context, ready to score."""
+def on_thread(server: Any, *, ready: bool = True) -> Iterator[ServerThread]:
+    """A `RewardServer` on a thread until the end of the context, ready to score unless it need not be."""
     import uvicorn
 
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listening:
@@ -206,7 +206,7 @@ def on_thread(server: Any) -> Iterator[ServerThread]:
         url = f"http://127.0.0.1:{port}"
         try:
             end = time.monotonic() + LIMIT
-            while not running.started or requests.get(f"{url}/health", timeout=LIMIT).status_code != 200:
+            while not running.started or (ready and requests.get(f"{url}/health", timeout=LIMIT).status_code != 200):
                 assert thread.is_alive(), "the server ended while it started"
                 assert time.monotonic() < end, "the server did not start"
                 time.sleep(0.005)

@@ -319,3 +319,161 @@ def test_yaml_anchors_and_merges_work(tmp_path: Path) -> None:
     path.write_text("rewards:\n  - &base {reward_model: length, target: 3}\n  - {<<: *base, name: b, target: 4}\n")
     assert [leaf.parameters["target"] for leaf in leaves(load_rewards(path).train)] == [3, 4]
     assert told(1.0)[0].response == "r"
+
+
+FLOW_FACTORY = """
+# A training file as Flow-Factory reads it: what trains, and what scores.
+launcher: accelerate
+config_file: config/deepspeed/deepspeed_zero2.yaml
+num_processes: 8
+main_process_port: 29500
+mixed_precision: bf16
+run_name: null
+project: Flow-Factory
+logging_backend: wandb
+data:
+  dataset_dir: dataset/pickscore
+  sampler_type: auto
+model:
+  finetune_type: lora
+  model_name_or_path: stabilityai/stable-diffusion-3.5-medium
+log: {save_dir: saves/, save_freq: 20}
+train:
+  trainer_type: grpo
+  advantage_aggregation: gdpo
+  clip_range: 1.0e-4
+  group_size: 16
+scheduler: {dynamics_type: Flow-SDE, noise_level: 1.0}
+eval: {resolution: 512, eval_freq: 20}
+rewards:
+  - name: pick_score
+    reward_model: PickScore
+    weight: 1
+    batch_size: 16
+    device: cuda
+    dtype: bfloat16
+  - name: rank
+    reward_model: pickscore_rank
+    dtype: fp32
+  - name: text_alignment
+    reward_model: clip
+    weight: 0.5
+    model_name_or_path: openai/clip-vit-large-patch14
+  - name: text
+    reward_model: OCR
+    async_reward: true
+    num_workers: 2
+  - name: quality
+    reward_model: vllm_evaluate
+    api_base_url: http://localhost:8000/v1
+    api_key: EMPTY
+    max_concurrent: 100
+    max_retries: 10
+    timeout: 60
+    top_logprobs: 20
+    canonicalize: true
+    max_cache_size: 1024
+    async_reward: true
+    num_workers: 4
+  - name: rational
+    reward_model: rational_rewards_t2i
+    api_base_url: http://localhost:8000/v1
+    vlm_model: RationalRewards-8B-T2I
+    temperature: 0.1
+  - name: edit
+    reward_model: rational_rewards_edit
+  - name: hps
+    reward_model: hpsv2
+    hps_version: v2.1
+  - name: remote
+    reward_model: flow_factory.rewards.my_reward_remote.RemotePointwiseRewardModel
+    server_url: http://localhost:8000
+    timeout: 60.0
+    retry_attempts: 5
+    async_reward: true
+    num_workers: 8
+  - name: ranking
+    reward_model: flow_factory.rewards.my_reward_remote.RemoteGroupwiseRewardModel
+    server_url: http://localhost:8001
+eval_rewards:
+  name: pick_score
+  reward_model: PickScore
+  dtype: bfloat16
+  device: cuda
+optimizers:
+  - {name: default, learning_rate: 3.0e-4}
+"""
+
+
+def test_a_training_file_of_flow_factory_loads_as_it_is(tmp_path: Path) -> None:
+    """Every name of its registry that is here, its keys, and nothing of what is about training."""
+    path = tmp_path / "train.yaml"
+    path.write_text(FLOW_FACTORY)
+    loaded = load_rewards(path)
+    parts = dict(zip(loaded.train.weights, loaded.train.children, strict=True))
+    assert loaded.train.weights["text_alignment"] == 0.5
+    assert loaded.train.weights["rank"] == 1.0
+    kinds = {name: type(leaves(part)[0]).__name__ for name, part in parts.items()}
+    assert kinds == {
+        "pick_score": "PickScore",
+        "rank": "PickScore",
+        "text_alignment": "CLIPScore",
+        "text": "OCRReward",
+        "quality": "VLLMEvaluate",
+        "rational": "RationalRewardsT2I",
+        "edit": "RationalRewardsEdit",
+        "hps": "HPSv2",
+        "remote": "RemoteReward",
+        "ranking": "FlowFactoryGroupServer",
+    }
+    found: dict[str, Any] = {name: leaves(part)[0] for name, part in parts.items()}
+    assert (found["pick_score"].dtype, found["pick_score"].device) == ("bfloat16", "cuda")
+    assert found["pick_score"] is leaves(loaded.eval)[0]
+    assert (found["rank"].dtype, parts["rank"].scope) == ("float32", "group")
+    assert (found["quality"].vlm_model, found["quality"].num_workers, found["quality"].async_reward) == (
+        "Qwen3-VL",
+        4,
+        True,
+    )
+    assert (found["hps"].version, found["text"].num_workers) == ("2.1", 2)
+    remote = found["remote"]
+    assert (remote.protocol, remote.required_fields, remote.retry_attempts) == ("flow_factory", ("prompt", "image"), 5)
+    assert (found["ranking"].scope, found["ranking"].timeout) == ("group", 120.0)
+    assert load_rewards(to_config(loaded)).train == loaded.train
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"eval_reward": []}, r"unknown section 'eval_reward' \(did you mean 'eval_rewards'"),
+        ({"evals": {}}, "unknown section 'evals'"),
+        ({"eval": [LENGTH]}, r"'eval' holds a reward.*did you mean 'eval_rewards'"),
+        ({"train": LENGTH}, "'train' holds a reward, and only rewards and eval_rewards are read"),
+        ({"rewards": [{"reward_model": "CLAP"}]}, "'CLAP' is Flow-Factory's: wrap it.*from_flow_factory.*model: CLAP"),
+        ({"rewards": [{"reward_model": "imagebind", "name": "audio"}]}, r"rewards\[0\] \(audio\).*Flow-Factory's"),
+        ({"rewards": [{"reward_model": "flow_factory.rewards.clap.CLAPRewardModel"}]}, "is Flow-Factory's: wrap it"),
+        ({"rewards": [{**LENGTH, "applicable_datasets": ["ocr"]}]}, "applicable_datasets.*Flow-Factory's to choose"),
+        ({"rewards": [{"reward_model": "vllm_evaluate", "top_logprobs": 5}]}, "no parameter 'top_logprobs'"),
+        ({"rewards": [{"reward_model": "pickscroe"}]}, "did you mean 'PickScore'"),
+    ],
+)
+def test_typos_are_caught_beside_the_sections_of_flow_factory(changes: Any, message: str) -> None:
+    """A file that has them is read no less strictly."""
+    config = {"data": {}, "train": {}, "rewards": [LENGTH], **changes}
+    with pytest.raises(ConfigError, match=message):
+        load_rewards(config)
+
+
+def test_a_reward_model_of_flow_factory_is_an_entry() -> None:
+    """By its dotted path, with what its RewardArguments are to hold."""
+    entry = {
+        "name": "sharp",
+        "reward_model": "flux_rewards.integrations.flow_factory.from_flow_factory",
+        "model": "my_package.rewards.Sharpness",
+        "config": {"dtype": "float32"},
+        "required_fields": ["image"],
+    }
+    loaded = load_rewards({"rewards": [entry]})
+    (reward,) = loaded.train.children
+    assert (type(reward).__name__, reward.required_fields) == ("FlowFactoryModel", ("image",))
+    assert load_rewards(to_config(loaded)).train == loaded.train

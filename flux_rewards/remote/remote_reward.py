@@ -6,8 +6,8 @@ import base64
 import io
 import json
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 from urllib.parse import urlsplit
 
@@ -34,14 +34,17 @@ if TYPE_CHECKING:
 
 __all__ = ["RemoteReward"]
 
+TOKEN_VARIABLE = "FLUX_REWARDS_TOKEN"  # noqa: S105  # its name
 _FIELDS_OF_FLOW_FACTORY = ("prompt",)
+_FIELDS_OF_A_GROUP = ("prompt", "condition_images", "condition_videos")
 
 
 class RemoteReward(RewardFunction):
     """A reward behind ``flux-rewards serve``, or behind a plain Flow-Factory reward server.
 
     It says what the server's reward says: values, parts, token rewards, metadata, errors of single samples. Name,
-    scope and required fields are the server's own, and asked for when they are first needed. Only the fields that the
+    scope and required fields are the server's own, and asked for when they are first needed; give a name where another
+    reward is made around it, such as a composite, which would ask for it at once. Only the fields that the
     server's reward reads are sent; pixels go as they are, without base64, PNG or rounding.
 
     Args:
@@ -50,10 +53,12 @@ class RemoteReward(RewardFunction):
         protocol: ``"flux"``, or ``"flow_factory"`` for servers that know only ``/health`` and ``/compute``: base64
             PNGs, scores without parts and metadata, and one failure for the whole request.
         required_fields: With ``"flow_factory"``, which cannot be asked: the fields that are sent; prompt by default.
-        token: Of the server; not shown, logged or pickled.
-        timeout: Seconds for one request.
-        retry_attempts: Requests in all where one fails for a reason that may pass: 408, 425, 429, 5xx, and what happens
-            on the way.
+        token: Of the server; None for that of the environment variable ``FLUX_REWARDS_TOKEN``, where there is one. It
+            is not shown, logged or pickled: another process takes the environment's.
+        timeout: Seconds for one request; the server is told, and gives up then, too. Where several urls are given,
+            another server is asked next; the same one would begin anew beside what it still does.
+        retry_attempts: Requests in all where one fails for a reason that may pass: 408, 425, 429, 5xx but 504, unless
+            the server says that it will not pass, and what happens on the way.
         wait_for_server: Seconds to wait for a server that cannot be reached or still loads its weights.
         **options: Of every reward; see `RewardFunction`. `batch_size` are samples a request (64), `num_workers`
             requests in flight (4).
@@ -109,6 +114,8 @@ class RemoteReward(RewardFunction):
         self._fields = tuple(required_fields) if required_fields is not None else _FIELDS_OF_FLOW_FACTORY
         if protocol == "flux" and required_fields is not None:
             raise ConfigError("required_fields are learned from the server; leave them out", reward=label)
+        if isinstance(required_fields, str):
+            raise ConfigError(f"required_fields must be a list of fields, found {required_fields!r}", reward=label)
         for field in self._fields:
             one_of(field, "required_fields", label, COLUMNS)
         if isinstance(token, str) and not all("!" <= character <= "~" for character in token):
@@ -204,15 +211,27 @@ class RemoteReward(RewardFunction):
     def _servers(self) -> Servers:
         with self._lock:
             if self._servers_made is None:
-                token = self.all_parameters.get("token")
                 self._servers_made = Servers(
                     self._urls,
-                    token=token if isinstance(token, str) else None,
+                    token=self._token(),
                     timeout=self.timeout,
                     attempts=self.retry_attempts,
                     patience=self.wait_for_server,
                 )
             return self._servers_made
+
+    def _token(self) -> str | None:
+        given = self.all_parameters.get("token")
+        if isinstance(given, str):
+            return given
+        token = os.environ.get(TOKEN_VARIABLE, "").strip() or None
+        if token is None and given is not None:
+            raise ConfigError(
+                f"the token was left behind when the reward was pickled; set {TOKEN_VARIABLE} in the environment of "
+                "the process that computes it",
+                reward=str(vars(self).get("_name") or "RemoteReward"),
+            )
+        return token
 
     @property
     def _learned(self) -> Mapping[str, Any]:
@@ -242,9 +261,8 @@ class RemoteReward(RewardFunction):
         optional = self.optional_fields
         fields = FIELDS if optional is None else [*self.required_fields, *optional]
         sent = list(dict.fromkeys([*fields, "group_id", *(("token_ids",) if optional is not None else ())]))
-        if self.scope == "group":  # the samples of one group, however it was told
-            samples = [replace(sample, group_id="one") for sample in samples]
-
+        if self.scope == "group" and any(sample.group_id is None for sample in samples):
+            sent += [field for field in _FIELDS_OF_A_GROUP if field not in sent]
         body, unread = pack_readable(samples, sent, reference_is_media=bool(self._learned.get("reference_is_media")))
         count = len(samples) - len(unread)
 

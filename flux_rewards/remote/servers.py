@@ -16,6 +16,7 @@ from flux_rewards.backoff import pause_before
 from flux_rewards.errors import RemoteError
 from flux_rewards.threads import RenewedLock, this_thread
 from flux_rewards.transience import retry_after
+from flux_rewards.wire.samples import PATIENCE_HEADER
 
 if TYPE_CHECKING:
     import requests
@@ -31,6 +32,8 @@ LARGEST_ANSWER = 2**30
 LONGEST_PAUSE = 60.0
 """Seconds that a server may ask to wait, where it is not waited for longer anyway."""
 _AGAIN = (408, 425, 429, 500, 502, 503, 504)
+_ONLY_THERE = (401, 403, 404, 405, 413, 501)
+"""What a server of several may answer alone: another token, another service, other limits."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Servers:
         urls: Their addresses.
         token: Sent with each request, and shown nowhere.
         timeout: Seconds for one request.
-        attempts: Requests in all, over all servers.
+        attempts: Requests in all, over all servers; one that did not answer in time is not asked again.
         patience: Seconds to wait for a server that is not there or still loads.
     """
 
@@ -103,15 +106,21 @@ class Servers:
         """
         waited_until = time.monotonic() + self._patience
         attempt = 0
+        asked: set[str] = set()
         while True:
             url = self._next()
+            asked.add(url)
             outcome, is_up = self._once(method, url, path, read, body=body, headers=headers)
             if not isinstance(outcome, RemoteError):
                 self._failed.pop(url, None)
                 return outcome
-            if not outcome.retryable:
-                raise outcome
+            # What one server could not do in time, it would begin anew beside what it still does.
+            slow = isinstance(outcome.__cause__, TimeoutError) or outcome.status == 504
             self._failed[url] = time.monotonic()
+            if slow or not outcome.retryable:
+                if (slow or outcome.status in _ONLY_THERE) and not asked.issuperset(self._urls):
+                    continue
+                raise outcome
             late = time.monotonic() >= waited_until
             if is_up or late:  # one that is not there yet costs no attempt
                 attempt += 1
@@ -147,7 +156,10 @@ class Servers:
             failure = RemoteError(f"{url} cannot be reached: {self._reason(error)}", retryable=True)
             return failure, not self._never_began(error)
         except (requests.Timeout, urllib3.exceptions.ReadTimeoutError, TimeoutError):
-            return RemoteError(f"{url} did not answer within {self._timeout:g} s", retryable=True), True
+            message = f"{url} did not answer within {self._timeout:g} s; send fewer samples a request, or wait longer"
+            failure = RemoteError(message, retryable=True)
+            failure.__cause__ = TimeoutError(message)
+            return failure, True
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             return RemoteError(f"{url} cannot be asked: {self._reason(error)}", retryable=True), True
         if answer.status_code == 200:
@@ -160,7 +172,7 @@ class Servers:
         failed = '"failed"' in state or "is failed" in state  # for good
         failure = RemoteError(
             f"{url}{path} answered {answer.status_code}: {self._told(answer)}",
-            retryable=answer.status_code in _AGAIN and not failed,
+            retryable=answer.status_code in _AGAIN and not failed and not self._is_final(answer),
             retry_after=retry_after(_Failed(answer)),
             status=answer.status_code,
         )
@@ -174,7 +186,7 @@ class Servers:
             method,
             url,
             data=body,
-            headers=dict(headers),
+            headers={**headers, **({} if body is None else {PATIENCE_HEADER: f"{self._timeout:g}"})},
             auth=_Token(self._token),
             timeout=(CONNECT_SECONDS, self._timeout),
             allow_redirects=False,
@@ -194,9 +206,17 @@ class Servers:
             error = response.json()["error"]
             text = f"{error['type']}: {error['message']}" if isinstance(error, dict) else str(error)
         except (ValueError, LookupError, TypeError):
-            text = response.text.strip()
+            text = " ".join(response.text.split())  # a page of a proxy has many lines
         text = text if len(text) <= 500 else f"{text[:500]} [...]"
         return text.replace(self._token, "[token]") if self._token else text
+
+    @staticmethod
+    def _is_final(response: Answered) -> bool:
+        """Whether the server says that to ask again would not help."""
+        try:
+            return response.json()["error"]["retryable"] is False
+        except (ValueError, LookupError, TypeError):
+            return False
 
     @staticmethod
     def _never_began(error: BaseException | None) -> bool:

@@ -7,8 +7,9 @@ import contextlib
 import hmac
 import json
 import logging
+import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,14 +22,15 @@ from starlette.responses import PlainTextResponse
 from flux_rewards.errors import InputError
 from flux_rewards.server.problems import Problem, hide, problem_of
 from flux_rewards.server.schema import COMPUTE, OPENAPI, SCORE
-from flux_rewards.wire.answers import ANSWER_TYPE, pack_answer, plain_answer
+from flux_rewards.wire.answers import ANSWER_TYPE, nulls, pack_answer, plain_answer, plain_errors
 from flux_rewards.wire.fields import is_media
 from flux_rewards.wire.json_samples import Images, samples_of_columns, samples_of_json
-from flux_rewards.wire.samples import SAMPLES_TYPE, MalformedError, unpack_samples
+from flux_rewards.wire.samples import PATIENCE_HEADER, SAMPLES_TYPE, MalformedError, unpack_samples
 
 if TYPE_CHECKING:
     from flux_rewards.data import Sample
     from flux_rewards.server.service import Service
+    from flux_rewards.wire.allowance import Allowance
 
 __all__ = ["make_app"]
 
@@ -108,8 +110,8 @@ class _Pages:
 
     async def health(self, _: Request) -> Response:
         service = self._service
-        told = {"status": service.state, **({"error": service.error} if service.error else {})}
-        return JSONResponse(told, 200 if service.state == "ok" else 503)
+        told = {"status": service.status, **({"error": service.error} if service.error else {})}
+        return JSONResponse(told, 200 if service.status == "ok" else 503)
 
     async def rewards(self, _: Request) -> Response:
         return JSONResponse(self._service.description())
@@ -120,16 +122,15 @@ class _Pages:
 
     async def score(self, request: Request) -> Response:
         service = self._service
-        body = await _body(request, service)
-        kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if kind == SAMPLES_TYPE:
-            samples = await asyncio.to_thread(_unpacked, body)
-        elif kind == "application/json":
-            samples = await asyncio.to_thread(_from_json, body, samples_of_json, service.limits.max_pixels)
-        else:
-            raise Problem(415, "ContentType", f"expected application/json or {SAMPLES_TYPE}, found {kind!r}")
-        samples = await asyncio.to_thread(_references, samples, service)
-        answer = await service.score(samples, request.is_disconnected)
+        kind, patience = _content_type(request, "application/json", SAMPLES_TYPE), _patience(request)
+        async with _body(request, service) as body:
+            if kind == SAMPLES_TYPE:
+                samples = await asyncio.to_thread(_unpacked, body, service.allowance())
+            else:
+                samples = await asyncio.to_thread(_from_json, body, samples_of_json, service.allowance())
+            samples = await asyncio.to_thread(_references, samples, service)
+            del body
+            answer = await service.score(samples, request.is_disconnected, patience)
         if ANSWER_TYPE in request.headers.get("Accept", ""):
             packed = await asyncio.to_thread(pack_answer, answer, hide)
             return Response(packed, headers={"Content-Type": ANSWER_TYPE})
@@ -138,17 +139,16 @@ class _Pages:
 
     async def compute(self, request: Request) -> Response:
         service = self._service
-        body = await _body(request, service)
-        samples = await asyncio.to_thread(_from_json, body, samples_of_columns, service.limits.max_pixels)
-        answer = await service.score(samples, request.is_disconnected)
-        told = plain_answer(answer, hide)
-        if told["errors"]:
-            first = told["errors"][0]
-            text = (
-                f"{len(told['errors'])} of {len(samples)} samples failed; sample {first['index']}: {first['message']}"
-            )
-            return JSONResponse({"error": text, "detail": text, "errors": told["errors"]}, 422)
-        return JSONResponse({"rewards": told["rewards"]})
+        _content_type(request, "application/json")
+        patience = _patience(request)
+        async with _body(request, service) as body:
+            samples = await asyncio.to_thread(_from_json, body, samples_of_columns, service.allowance())
+            answer = await service.score(samples, request.is_disconnected, patience)
+        errors = plain_errors(answer, hide)
+        if errors:
+            text = f"{len(errors)} of {len(samples)} samples failed; {_in_words(errors[0])}"
+            return JSONResponse({"error": text, "detail": text, "errors": errors}, 422)
+        return JSONResponse({"rewards": nulls(answer.batch.rewards)})
 
 
 def _check_token(request: Request, token: str | None) -> None:
@@ -161,34 +161,67 @@ def _check_token(request: Request, token: str | None) -> None:
         raise Problem(401, "Unauthorized", message, headers={"WWW-Authenticate": "Bearer"})
 
 
-async def _body(request: Request, service: Service) -> bytes:
+def _content_type(request: Request, *expected: str) -> str:
+    """The type of the body. A page in a browser cannot send one of these to another address unasked."""
+    kind = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    if kind not in expected:
+        raise Problem(415, "ContentType", f"expected {' or '.join(expected)}, found {kind!r}")
+    return kind
+
+
+def _patience(request: Request) -> float:
+    """Seconds that the client waits, where it says so."""
+    try:
+        asked = float(request.headers.get(PATIENCE_HEADER, "inf"))
+    except ValueError:
+        asked = math.nan
+    if not asked > 0:
+        raise Problem(400, "Malformed", f"{PATIENCE_HEADER} must be a number of seconds")
+    return asked
+
+
+@contextlib.asynccontextmanager
+async def _body(request: Request, service: Service) -> AsyncIterator[bytes]:
+    """The body of a request, as long as there is room for it."""
     limit = service.limits.max_body
     too_large = Problem(413, "TooLarge", f"the body is larger than {limit} bytes; send fewer samples")
     declared = request.headers.get("Content-Length", "0")
     if declared.isdigit() and int(declared) > limit:
         raise too_large
     pieces: list[bytes] = []
+    size = 0
 
     async def read() -> None:
-        size = 0
+        nonlocal size
+        refusal = service.refusal()
         async for piece in request.stream():
-            pieces.append(piece)
             size += len(piece)
+            service.bytes_held += len(piece)
             if size > limit:
                 raise too_large
+            refusal = refusal or service.refusal()
+            if refusal is None:
+                pieces.append(piece)
+            else:  # read to its end all the same: whoever still sends would not see the answer
+                pieces.clear()
+        if refusal is not None:
+            raise refusal
 
     try:
-        await asyncio.wait_for(read(), service.limits.body_timeout)
-    except ClientDisconnect:
-        raise Problem(499, "Gone", "the client went away") from None
-    except asyncio.TimeoutError:
-        raise Problem(408, "TooSlow", f"the body did not come within {service.limits.body_timeout:g} s") from None
-    return b"".join(pieces)
+        try:
+            await asyncio.wait_for(read(), service.limits.body_timeout)
+        except ClientDisconnect:
+            raise Problem(499, "Gone", "the client went away") from None
+        except asyncio.TimeoutError:
+            raise Problem(408, "TooSlow", f"the body did not come within {service.limits.body_timeout:g} s") from None
+        yield b"".join(pieces)
+    finally:
+        service.bytes_held -= size
 
 
-def _unpacked(body: bytes) -> list[Sample]:
+def _unpacked(body: bytes, allowance: Allowance) -> list[Sample]:
     try:
-        return unpack_samples(body)
+        return unpack_samples(body, allowance)
     except MalformedError as error:
         raise Problem(400, "Malformed", str(error)) from None
 
@@ -197,7 +230,7 @@ def _references(samples: list[Sample], service: Service) -> list[Sample]:
     """References that are images to the reward: in base64, or pixels; never a file of this machine."""
     if not service.reference_is_media:
         return samples
-    images = Images(service.limits.max_pixels)
+    images = Images(service.allowance())
     read: list[Sample] = []
     for index, sample in enumerate(samples):
         reference = sample.reference
@@ -211,12 +244,12 @@ def _references(samples: list[Sample], service: Service) -> list[Sample]:
     return read
 
 
-def _from_json(body: bytes, read: Callable[[Any, Images], list[Sample]], max_pixels: int) -> list[Sample]:
+def _from_json(body: bytes, read: Callable[[Any, Images], list[Sample]], allowance: Allowance) -> list[Sample]:
     try:
         told = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise Problem(400, "Malformed", f"not JSON: {type(error).__name__}") from None
-    return read(told, Images(max_pixels))
+    return read(told, Images(allowance))
 
 
 def _told(error: BaseException, path: str) -> Response:
@@ -225,5 +258,14 @@ def _told(error: BaseException, path: str) -> Response:
         _log.error("%s failed", path, exc_info=error)
     body: dict[str, Any] = {"error": problem.told}
     if path == "/compute":  # whose clients read a text
-        body = {"error": problem.told["message"], "detail": problem.told["message"]}
+        text = _in_words(problem.told)
+        body = {"error": text, "detail": text}
     return JSONResponse(body, problem.status, problem.headers)
+
+
+def _in_words(told: Mapping[str, Any]) -> str:
+    """An error as a text, for clients that read no more."""
+    where = [
+        f"{word} {told[key]!r}" for word, key in (("sample", "index"), ("field", "field")) if told.get(key) is not None
+    ]
+    return f"{', '.join(where)}: {told['message']}" if where else str(told["message"])

@@ -13,11 +13,15 @@ from flux_rewards.errors import (
     MissingDependencyError,
     WeightsError,
 )
+from flux_rewards.wire.allowance import TooManyError
 from flux_rewards.wire.answers import described
 
 __all__ = ["Problem", "hide", "problem_of"]
 
 _PATH = re.compile(
+    r"(?<![\w/.])\.{1,2}/[\w.+@~,/-]+"  # relative
+    r"|\\\\[\w.-]+\\[^\s'\"]+"  # of a network
+    r"|"
     r"(?<=['\"])(?:file:/|~?/|[A-Za-z]:\\)[^'\"\n]+(?=['\"])"  # in quotes, with whatever is in it
     r"|file:/[^\s'\"]+"
     r"|(?<![\w/.~])~?(?:/[\w.+@~,-]+){2,}/?"  # no address: what stands behind // or a name
@@ -80,6 +84,8 @@ def problem_of(error: BaseException) -> Problem:
         problem = Problem(500 if isinstance(error, _SERVERS_OWN) else 422, type(error).__name__, "")
         problem.told = described(error, hide(str(error.args[0]) if error.args else ""))
         return problem
+    if isinstance(error, TooManyError):
+        return Problem(413, "TooLarge", str(error))
     if isinstance(error, RecursionError):
         return Problem(422, "InputError", "a field is nested too deeply")
     return Problem(500, "InternalError", f"the server failed: {type(error).__name__}; its log has the rest")

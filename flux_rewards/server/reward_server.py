@@ -16,6 +16,7 @@ from flux_rewards.base import RewardFunction
 from flux_rewards.errors import ConfigError, ContractError, MissingDependencyError
 from flux_rewards.server.settings import Limits
 from flux_rewards.validation import whole_number
+from flux_rewards.wire.json_samples import COLUMNS
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -47,7 +48,8 @@ class RewardServer:
         MissingDependencyError: The extra ``server`` is not installed.
 
     ``compute_reward(self, prompt, image=None, video=None, condition_images=None, condition_videos=None)`` gets lists
-    with one entry a sample (images as PIL) and returns one number a sample, or None where it does not apply.
+    with one entry a sample (images as PIL) and returns one number a sample, or None where it does not apply. An
+    argument without a default is a field that every sample must have; what is no argument is not sent.
 
     Examples:
         >>> class Brightness(RewardServer):
@@ -199,14 +201,15 @@ def _is_loopback(host: str) -> bool:
 class _Served(RewardFunction):
     """The ``compute_reward`` of a server as a reward."""
 
-    optional_fields = ("prompt", "image", "video", "condition_images", "condition_videos")
-
     def __init__(self, server: RewardServer) -> None:
         super().__init__(name=type(server).__name__)
         self.server = server
         accepted = inspect.signature(server.compute_reward).parameters
         variadic = any(entry.kind is entry.VAR_KEYWORD for entry in accepted.values())
-        self._columns = [name for name in self.optional_fields if variadic or name in accepted]
+        self._columns = [name for name in COLUMNS if variadic or name in accepted]
+        needed = [name for name, entry in accepted.items() if entry.default is entry.empty and name in self._columns]
+        self.required_fields = needed
+        self.optional_fields = [name for name in self._columns if name not in needed]
 
     def load(self) -> None:
         self.server.load()
@@ -216,6 +219,6 @@ class _Served(RewardFunction):
         given = {
             name: column
             for name, column in columns.items()
-            if name == "prompt" or any(value is not None for value in column)
+            if name in self.required_fields or any(value is not None for value in column)
         }
         return self.server.compute_reward(**given)

@@ -33,13 +33,14 @@ _SAMPLE = {
         "token_offsets": _or_null(
             {"type": "array", "items": {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}}
         ),
-        "group_id": _or_null({"anyOf": [{"type": "string"}, {"type": "integer"}]}),
+        "group_id": _or_null({"anyOf": [{"type": "string"}, {"type": "number"}]}),
         "metadata": _or_null({"type": "object"}),
     },
 }
 _COLUMNS = {
     "type": "object",
     "required": ["prompt"],
+    "additionalProperties": False,
     "properties": {
         "prompt": {"type": "array", "items": {"type": "string"}},
         "image": _or_null({"type": "array", "items": _or_null(_IMAGE)}),
@@ -71,7 +72,7 @@ _MEANINGS = {
     415: "Another content type.",
     422: "A sample cannot be read.",
     500: "The reward failed.",
-    503: "Loading, draining or overloaded; Retry-After says when to come again.",
+    503: "Loading, stuck or overloaded; Retry-After says when to come again.",
     504: "Over the deadline.",
 }
 

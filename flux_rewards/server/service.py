@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from flux_rewards.batching import Batcher, Overloaded, leaves_of
 from flux_rewards.errors import ConfigError
 from flux_rewards.server.metrics import Metrics
 from flux_rewards.server.problems import Problem, problem_of
+from flux_rewards.wire.allowance import Allowance
 from flux_rewards.wrappers.cache_keys import reward_digest
 
 if TYPE_CHECKING:
@@ -46,6 +48,8 @@ class Service:
         self.error = ""
         self.under_way = 0
         """Requests that have come and are not answered."""
+        self.bytes_held = 0
+        """Of the bodies of those requests."""
         workers = limits.workers or min(8, max(leaf.num_workers for leaf in leaves_of(reward)))
         self.batcher = Batcher(
             reward,
@@ -53,6 +57,7 @@ class Service:
             window=limits.window,
             max_waiting=limits.max_waiting,
             workers=workers,
+            deadline=limits.deadline,
             observe=self._observe,
         )
         self.metrics = Metrics(lambda: self.batcher.waiting, lambda: self.batcher.busy)
@@ -73,7 +78,7 @@ class Service:
     def _load(self) -> None:
         try:
             self.reward.load()
-        except Exception as error:  # noqa: BLE001  # a server that cannot load says so, where it is asked
+        except BaseException as error:  # noqa: BLE001  # one that cannot load says so; an author may sys.exit
             _log.exception("the reward cannot be loaded")
             told = problem_of(error).told
             self.state, self.error = "failed", f"{told['type']}: {told['message']}"
@@ -113,41 +118,75 @@ class Service:
         except ConfigError:
             return None
 
-    async def score(self, samples: Sequence[Sample], is_gone: Callable[[], Awaitable[bool]]) -> Scored:
+    def allowance(self) -> Allowance:
+        """What one request may hold."""
+        return Allowance(self.limits.max_pixels, self.limits.max_samples)
+
+    @property
+    def status(self) -> str:
+        """``"ok"``, ``"loading"``, ``"failed"``, or ``"stuck"``: the last batch was not done in time."""
+        return "stuck" if self.state == "ok" and self.batcher.stuck else self.state
+
+    def refusal(self) -> Problem | None:
+        """Why a request need not be read, where there is a reason."""
+        if self.state != "ok":
+            message = f"the server is {self.state} {self.error}".strip()
+            return Problem(503, "NotReady", message, headers={"Retry-After": "2"})
+        if self.bytes_held > max(self.limits.max_bytes, self.limits.max_body):
+            message = f"requests of more than {self.limits.max_bytes} bytes are under way; try again later"
+            return Problem(503, "Overloaded", message, headers={"Retry-After": "1"})
+        try:
+            self.batcher.check_room(1)
+        except Overloaded as error:
+            return _overloaded(error)
+        return None
+
+    async def score(
+        self, samples: Sequence[Sample], is_gone: Callable[[], Awaitable[bool]], patience: float = math.inf
+    ) -> Scored:
         """Score the samples of a request.
+
+        Args:
+            samples: The samples.
+            is_gone: Whether the client is.
+            patience: Seconds after which it will be.
 
         Raises:
             Problem: It cannot be scored, now or at all.
         """
-        if self.state != "ok":
-            raise Problem(
-                503, "NotReady", f"the server is {self.state} {self.error}".strip(), headers={"Retry-After": "2"}
-            )
-        if len(samples) > self.limits.max_samples:
-            message = f"{len(samples)} samples in a request; at most {self.limits.max_samples}: send several requests"
-            raise Problem(413, "TooLarge", message)
+        refusal = self.refusal()
+        if refusal is not None:
+            raise refusal
         for leaf in leaves_of(self.reward):
             leaf.check_samples(samples)
         try:
-            future = self.batcher.submit(samples, alone=self.under_way <= 1)
+            # Looks at groups by content, which may be images.
+            future = await asyncio.to_thread(self.batcher.submit, samples, alone=self.under_way <= 1)
         except Overloaded as error:
-            headers = {"Retry-After": f"{error.retry_after:.0f}"}
-            raise Problem(503, "Overloaded", str(error), headers=headers) from None
+            raise _overloaded(error) from None
         waiting = asyncio.wrap_future(future)
-        until = asyncio.get_running_loop().time() + self.limits.deadline
+        seconds = min(self.limits.deadline, patience)
+        until = asyncio.get_running_loop().time() + seconds
         try:
             while True:
                 done, _ = await asyncio.wait([waiting], timeout=LOOK_EVERY)
                 if done:
-                    answer = waiting.result()
+                    try:
+                        answer = waiting.result()
+                    except TimeoutError:
+                        raise Problem(504, "Deadline", f"not scored within {seconds:g} s") from None
                     self.metrics.samples.inc(len(samples))
                     self.metrics.failures.inc(len(answer.batch.errors))
                     return answer
                 if await is_gone():
                     raise Problem(499, "Gone", "the client went away")
                 if asyncio.get_running_loop().time() > until:
-                    raise Problem(504, "Deadline", f"not scored within {self.limits.deadline:g} s")
+                    raise Problem(504, "Deadline", f"not scored within {seconds:g} s")
         finally:
             if not waiting.done():
                 waiting.cancel()
                 self.batcher.forget(future)
+
+
+def _overloaded(error: Overloaded) -> Problem:
+    return Problem(503, "Overloaded", str(error), headers={"Retry-After": f"{error.retry_after:.0f}"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,14 +13,23 @@ import numpy as np
 from flux_rewards import errors
 from flux_rewards.contract import Scored
 from flux_rewards.data import RewardBatch
-from flux_rewards.errors import ComputeError, FluxRewardsError
+from flux_rewards.errors import ComputeError, ContractError, FluxRewardsError, brief
 from flux_rewards.plain import NotPlain, from_plain, to_plain
 from flux_rewards.wire.samples import MalformedError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["ANSWER_TYPE", "described", "pack_answer", "plain_answer", "restored", "unpack_answer"]
+__all__ = [
+    "ANSWER_TYPE",
+    "described",
+    "nulls",
+    "pack_answer",
+    "plain_answer",
+    "plain_errors",
+    "restored",
+    "unpack_answer",
+]
 
 ANSWER_TYPE = "application/vnd.flux-rewards.answer+json"
 
@@ -75,7 +84,7 @@ def pack_answer(answer: Scored, hide: Any = str) -> bytes:
         hide: Takes out of a text what is nobody's business.
 
     Raises:
-        NotPlain: Metadata that have no form here.
+        ContractError: Metadata that have no form here; by the sample's index.
 
     Examples:
         >>> batch = RewardBatch([0.1, float("nan")], metadata=[{"size": (1, 2)}, {}])
@@ -88,14 +97,25 @@ def pack_answer(answer: Scored, hide: Any = str) -> bytes:
 
 def _packed(batch: RewardBatch, hide: Any) -> dict[str, Any]:
     return {
-        "rewards": _nulls(batch.rewards),
+        "rewards": nulls(batch.rewards),
         "token_rewards": None
         if batch.token_rewards is None
         else [None if values is None else values.tolist() for values in batch.token_rewards],
-        "metadata": [to_plain(dict(entry)) for entry in batch.metadata] if any(batch.metadata) else None,
+        "metadata": _metadata(batch, to_plain) if any(batch.metadata) else None,
         "errors": {str(row): hide(why) for row, why in batch.errors.items()},
         "parts": {name: _packed(part, hide) for name, part in batch.parts.items()},
     }
+
+
+def _metadata(batch: RewardBatch, write: Callable[[Any], Any]) -> list[Any]:
+    rows = []
+    for row, entry in enumerate(batch.metadata):
+        try:
+            rows.append(write(dict(entry)))
+        except NotPlain as error:
+            message = f"metadata that cannot be sent: {error}; give text, numbers, lists, mappings and arrays"
+            raise ContractError(message, field="metadata", index=row) from None
+    return rows
 
 
 def unpack_answer(body: bytes) -> Scored:
@@ -145,26 +165,39 @@ def _unpacked(told: Mapping[str, Any], count: int | None = None) -> RewardBatch:
 def plain_answer(answer: Scored, hide: Any = str) -> dict[str, Any]:
     """An answer for clients that are not this library: plain JSON.
 
+    Raises:
+        ContractError: Metadata that have no form in JSON; by the sample's index.
+
     Examples:
         >>> plain_answer(Scored(RewardBatch([0.5, float("nan")]), {}))["rewards"]
         [0.5, None]
     """
-    told = _plain_batch(answer.batch)
-    told["errors"] = [
+    return {**_plain_batch(answer.batch), "errors": plain_errors(answer, hide)}
+
+
+def plain_errors(answer: Scored, hide: Any = str) -> list[dict[str, Any]]:
+    """The failures of an answer as plain JSON, in the order of their samples.
+
+    Examples:
+        >>> from flux_rewards import InputError
+        >>> batch = RewardBatch([float("nan")], errors={0: "InputError: expected text"})
+        >>> plain_errors(Scored(batch, {0: InputError("expected text", field="response")}))[0]["field"]
+        'response'
+    """
+    return [
         {**described(answer.causes[row], hide(str(answer.causes[row].args[0]))), "index": row}
         if row in answer.causes
         else {"type": why.partition(":")[0], "message": hide(why.partition(": ")[2]), "index": row}
-        for row, why in answer.batch.errors.items()
+        for row, why in sorted(answer.batch.errors.items())
     ]
-    return told
 
 
 def _plain_batch(batch: RewardBatch) -> dict[str, Any]:
     tokens = batch.token_rewards
     return {
-        "rewards": _nulls(batch.rewards),
+        "rewards": nulls(batch.rewards),
         "token_rewards": None if tokens is None else [None if values is None else values.tolist() for values in tokens],
-        "metadata": [_plainly(dict(entry)) for entry in batch.metadata],
+        "metadata": _metadata(batch, _plainly),
         "errors": [{"index": row} for row in batch.errors],
         "parts": {name: _plain_batch(part) for name, part in batch.parts.items()},
     }
@@ -183,10 +216,16 @@ def _plainly(value: Any) -> Any:
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, (bool, int, str)):
         return value
-    raise NotPlain(f"metadata hold a {type(value).__name__}")
+    raise NotPlain(f"{brief(value)} is a {type(value).__name__}")
 
 
-def _nulls(values: NDArray[np.float64]) -> list[float | None]:
+def nulls(values: NDArray[np.float64]) -> list[float | None]:
+    """Numbers as JSON has them: null for NaN.
+
+    Examples:
+        >>> nulls(np.array([0.5, np.nan]))
+        [0.5, None]
+    """
     return [None if math.isnan(value) else value for value in values.tolist()]
 
 

@@ -46,8 +46,10 @@ def _is_text_or_messages(value: Any) -> bool:
 
 
 def _are_counts(value: Any) -> bool:
-    array = isinstance(value, np.ndarray) or hasattr(value, "detach")
-    return array or (isinstance(value, (list, tuple)) and all(map(_is_count, value)))
+    if isinstance(value, np.ndarray) or hasattr(value, "detach"):
+        kind = str(value.dtype).removeprefix("torch.")
+        return bool(value.ndim == 1 and kind.startswith(("int", "uint")))
+    return isinstance(value, (list, tuple)) and all(map(_is_count, value))
 
 
 def _are_pairs(value: Any) -> bool:
@@ -61,7 +63,8 @@ def _is_group(value: Any) -> bool:
     """Tuples too, of such values."""
     if isinstance(value, tuple):
         return all(map(_is_group, value))
-    return isinstance(value, (str, bytes)) or value is None or _is_count(value)
+    plain = isinstance(value, (str, bytes, int, float, np.generic)) or getattr(value, "ndim", 1) == 0
+    return value is None or (plain and bool(value == value))  # noqa: PLR0124  # not NaN
 
 
 _EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
@@ -73,6 +76,6 @@ _EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "condition_videos": ("pixels of videos", lambda value: is_media(value, 2)),
     "token_ids": ("a list of whole numbers", _are_counts),
     "token_offsets": ("a list of pairs of whole numbers", _are_pairs),
-    "group_id": ("text or a whole number", _is_group),
+    "group_id": ("text or a number", _is_group),
     "metadata": ("an object", lambda value: isinstance(value, Mapping)),
 }

@@ -7,11 +7,14 @@ import binascii
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flux_rewards.data import FIELDS, Sample
 from flux_rewards.errors import InputError, brief, close_match
 from flux_rewards.wire.fields import check_field
+
+if TYPE_CHECKING:
+    from flux_rewards.wire.allowance import Allowance
 
 __all__ = ["COLUMNS", "Images", "samples_of_columns", "samples_of_json"]
 
@@ -26,10 +29,10 @@ class Images:
     """Decodes base64 images, as many pixels as there may be in one request.
 
     Attributes:
-        pixels_left: How many more.
+        allowance: How many more.
     """
 
-    pixels_left: int
+    allowance: Allowance
 
     def image(self, text: Any, field: str, index: int) -> Any:
         """A PIL image, loaded.
@@ -52,9 +55,7 @@ class Images:
             raise InputError(message, field=field, index=index) from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise InputError("the image has too many pixels", field=field, index=index) from None
-        self.pixels_left -= image.width * image.height
-        if self.pixels_left < 0:
-            raise InputError("the request has too many pixels; send fewer samples", field=field, index=index)
+        self.allowance.take_pixels(image.width * image.height, field, index)
         try:
             image.load()
         except (OSError, ValueError, SyntaxError, EOFError) as error:
@@ -83,21 +84,19 @@ def samples_of_columns(body: Any, images: Images) -> list[Sample]:
     """Samples from columns, as ``/compute`` has them.
 
     Raises:
-        InputError: There is no prompt, a column has another length, or an entry cannot be read.
+        InputError: There is no prompt, a column is unknown or has another length, or an entry cannot be read.
+        TooManyError: There are more samples than are allowed.
 
     Examples:
-        >>> samples_of_columns({"prompt": ["a cat"], "image": None}, Images(100))
+        >>> from flux_rewards.wire.allowance import Allowance
+        >>> samples_of_columns({"prompt": ["a cat"], "image": None}, Images(Allowance(pixels=100)))
         [Sample(prompt='a cat')]
     """
     if not isinstance(body, Mapping):
         raise InputError(f"expected an object with prompt, image, ..., found {brief(body)}")
-    columns = {name: body[name] for name in COLUMNS if body.get(name) is not None}
-    for name, column in columns.items():
-        if not isinstance(column, list):
-            raise InputError(f"expected a list with one entry a sample, found {brief(column)}", field=name)
-    if "prompt" not in columns:
-        raise InputError("expected a list of prompts", field="prompt")
+    columns = _columns(body)
     count = len(columns["prompt"])
+    images.allowance.take_samples(count)
     for name, column in columns.items():
         if len(column) != count:
             raise InputError(f"has {len(column)} entries for {count} prompts", field=name)
@@ -115,19 +114,37 @@ def samples_of_columns(body: Any, images: Images) -> list[Sample]:
     return rows
 
 
+def _columns(body: Mapping[str, Any]) -> dict[str, list[Any]]:
+    for name in body:
+        if name not in COLUMNS:  # unread, it would change the scores
+            hint = close_match(str(name), COLUMNS)
+            raise InputError(f"is no column{hint}; the columns are {', '.join(COLUMNS)}", field=str(name)[:80])
+    columns = {name: body[name] for name in COLUMNS if body.get(name) is not None}
+    for name, column in columns.items():
+        if not isinstance(column, list):
+            raise InputError(f"expected a list with one entry a sample, found {brief(column)}", field=name)
+    if "prompt" not in columns:
+        raise InputError("expected a list of prompts", field="prompt")
+    return columns
+
+
 def samples_of_json(body: Any, images: Images) -> list[Sample]:
     """Samples from ``{"samples": [{...}, ...]}``.
 
     Raises:
         InputError: A sample has a field that there is not, or an entry cannot be read.
+        TooManyError: There are more samples than are allowed.
 
     Examples:
-        >>> samples_of_json({"samples": [{"response": "4", "token_ids": [1], "metadata": {"n": 1}}]}, Images(0))
+        >>> from flux_rewards.wire.allowance import Allowance
+        >>> body = {"samples": [{"response": "4", "token_ids": [1], "metadata": {"n": 1}}]}
+        >>> samples_of_json(body, Images(Allowance(pixels=0)))
         [Sample(response='4', token_ids=[1], metadata={'n': 1})]
     """
     rows = body.get("samples") if isinstance(body, Mapping) else None
     if not isinstance(rows, list):
         raise InputError(f'expected {{"samples": [...]}}, found {brief(body)}')
+    images.allowance.take_samples(len(rows))
     return [_sample(row, index, images) for index, row in enumerate(rows)]
 
 

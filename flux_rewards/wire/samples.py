@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,14 +15,17 @@ from flux_rewards.media import Place
 from flux_rewards.media.reading import read_array
 from flux_rewards.media.sequences import read_media
 from flux_rewards.plain import NotPlain, from_plain, to_plain
+from flux_rewards.wire.allowance import Allowance, pixels_of
 from flux_rewards.wire.fields import check_field
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["SAMPLES_TYPE", "MalformedError", "pack_readable", "pack_samples", "unpack_samples"]
+__all__ = ["PATIENCE_HEADER", "SAMPLES_TYPE", "MalformedError", "pack_readable", "pack_samples", "unpack_samples"]
 
 SAMPLES_TYPE = "application/vnd.flux-rewards.samples+safetensors"
+PATIENCE_HEADER = "Flux-Rewards-Patience"
+"""In how many seconds the client gives up: beyond that nothing more is done for it."""
 _KEY = "flux_rewards"
 _VERSION = 1
 _KINDS = frozenset("?bBhHiIlLqQefd")  # what safetensors and NumPy both have
@@ -36,7 +39,7 @@ def pack_samples(samples: Sequence[Sample], fields: Sequence[str] = FIELDS) -> b
     """Samples as bytes.
 
     Images are sent as they are read: uint8 where they have 8 bits, floats else; nothing is rounded. Tensors come back
-    as tensors, on the CPU. Files are read here, and their names stay here.
+    as tensors, on the CPU; enumerations as their text or number. Files are read here, and their names stay here.
 
     Args:
         samples: The samples.
@@ -127,6 +130,10 @@ class _Packer:
             return "tensor", [self._kept(value, _of_tensor(value)), str(value.dtype).removeprefix("torch.")]
         if hasattr(value, "mode") and hasattr(value, "getpixel"):
             return "buffer", self._kept(value, read_array(value, Place("metadata")))
+        if isinstance(value, str):
+            return "base", str.__str__(value)  # what an enumeration says of itself is its own
+        if isinstance(value, int):
+            return "base", int(value)
         return None
 
     def _kept(self, value: Any, array: NDArray[Any]) -> str:
@@ -150,11 +157,17 @@ def _of_tensor(tensor: Any) -> NDArray[Any]:
     return found
 
 
-def unpack_samples(body: bytes) -> list[Sample]:
+def unpack_samples(body: bytes, allowance: Allowance | None = None) -> list[Sample]:
     """The samples of `pack_samples`. Nothing in the bytes can act; arrays are copies.
+
+    Args:
+        body: The bytes.
+        allowance: How much they may hold; None for any number of samples and pixels.
 
     Raises:
         MalformedError: The bytes are something else.
+        TooManyError: There are more samples than are allowed.
+        InputError: There are more pixels than are allowed.
     """
     from safetensors import SafetensorError, deserialize  # noqa: PLC0415  # for those who receive
 
@@ -167,6 +180,8 @@ def unpack_samples(body: bytes) -> list[Sample]:
         raise MalformedError(f"not samples in the safetensors format: {type(error).__name__}: {error}") from None
     if not isinstance(told, dict) or told.get("version") != _VERSION or not isinstance(told.get("samples"), list):
         raise MalformedError(f"samples of another version, or none: {brief(told)}")
+    if allowance is not None:
+        allowance.take_samples(len(told["samples"]))
     tensors: dict[tuple[str, str], Any] = {}  # however often it is named, it is one
 
     def tensor(content: Any) -> Any:
@@ -175,19 +190,30 @@ def unpack_samples(body: bytes) -> list[Sample]:
             tensors[name, dtype] = _tensor(buffers[name], dtype)
         return tensors[name, dtype]
 
-    readers: dict[str, Any] = {"buffer": lambda name: buffers[name], "tensor": tensor}
-    samples = []
-    for index, row in enumerate(told["samples"]):
-        if not isinstance(row, dict) or not row.keys() <= set(FIELDS):
-            raise MalformedError(f"sample {index} has fields that there are not: {brief(row)}")
-        try:
-            values = {field: from_plain(value, readers) for field, value in row.items()}
-            for field, value in values.items():
-                check_field(field, value, index)
-        except (NotPlain, RecursionError, InputError) as error:
-            raise MalformedError(f"sample {index}: {error}") from None
-        samples.append(Sample(**values))
-    return samples
+    readers: dict[str, Any] = {"buffer": lambda name: buffers[name], "tensor": tensor, "base": _base}
+    return [_sample(row, index, readers, allowance) for index, row in enumerate(told["samples"])]
+
+
+def _sample(row: Any, index: int, readers: Mapping[str, Any], allowance: Allowance | None) -> Sample:
+    if not isinstance(row, dict) or not row.keys() <= set(FIELDS):
+        raise MalformedError(f"sample {index} has fields that there are not: {brief(row)}")
+    try:
+        values = {field: from_plain(value, readers) for field, value in row.items()}
+        for field, value in values.items():
+            check_field(field, value, index)
+    except (NotPlain, RecursionError, InputError) as error:
+        raise MalformedError(f"sample {index}: {error}") from None
+    if allowance is not None:
+        for field in MEDIA_FIELDS:
+            allowance.take_pixels(pixels_of(values.get(field)), field, index)
+    return Sample(**values)
+
+
+def _base(value: Any) -> Any:
+    """What an enumeration, or a text of another class, stands for."""
+    if not isinstance(value, (str, int)):
+        raise NotPlain(f"expected text or a whole number, found {brief(value)}")
+    return value
 
 
 _DTYPES = {

@@ -22,6 +22,7 @@ from malformed_bodies import (
 )
 
 from flux_rewards.errors import InputError
+from flux_rewards.wire.allowance import Allowance
 from flux_rewards.wire.json_samples import Images
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def test_a_damaged_image_is_read_or_refused_and_nothing_else(form: str) -> None:
         if generator.random() < 0.3:
             del data[generator.randrange(len(data)) :]
         try:
-            Images(10**6).image(base(bytes(data)), "image", 0)
+            Images(Allowance(10**6)).image(base(bytes(data)), "image", 0)
         except InputError as error:
             assert error.field == "image"  # noqa: PT017  # either way is right
 

@@ -12,7 +12,7 @@ import requests
 from reward_servers import LIMIT, ServerThread, numbers, on_thread, wait_until
 from server_rewards import GroupNotes, Notes
 
-from flux_rewards import CompositeReward, ContractError, GroupRank, RewardFunction, Sample
+from flux_rewards import CompositeReward, ContractError, GroupCenter, GroupRank, RewardFunction, Sample
 from flux_rewards.remote.remote_reward import RemoteReward
 from flux_rewards.server.reward_server import RewardServer
 from flux_rewards.server.settings import Limits
@@ -27,6 +27,12 @@ class Fussy(RewardFunction):
     def compute_rewards(self, samples: Sequence[Sample]) -> Any:
         extra = 2 if any(sample.response == "many" for sample in samples) else 0
         return [1.0] * (len(samples) + extra)
+
+
+class NotesThatSeeNoIds(Notes):
+    """Declares what it reads, and group_id is not among it."""
+
+    optional_fields = ("metadata",)
 
 
 class Batches:
@@ -137,7 +143,18 @@ def test_groups_of_two_requests_stay_apart(tmp_path: Path, fields: dict[str, Any
         batches = numbers(server.url)["flux_rewards_batch_requests_count"]
     assert rewards(answers) == [[2.0, 2.0], [5.0], [4.0, 4.0, 4.0]]
     assert [[entry["size"] for entry in answer.json()["metadata"]] for answer in answers] == [[2, 2], [1], [3, 3, 3]]
-    assert (merged, batches) == (4, 2)
+    assert (merged, batches) == (4, 4)  # its author sees ids: they are not changed, so these are not merged
+
+
+@pytest.mark.parametrize("fields", [{"group_id": 1}, {"group_id": "g"}, {}], ids=["numbers", "texts", "prompts"])
+def test_groups_whose_ids_no_author_sees_are_merged(tmp_path: Path, fields: dict[str, Any]) -> None:
+    """Centred within each request's own groups, though scored in one batch."""
+    with serve(GroupCenter(NotesThatSeeNoIds(str(tmp_path)))) as server:
+        bodies = [many("a", "aaa", **fields), many("aaaaa", **fields), many("aa", "aaaa", "aaaaaa", **fields)]
+        answers = Batches(server, tmp_path).together(*bodies)
+        batches = numbers(server.url)["flux_rewards_batch_requests_count"]
+    assert rewards(answers) == [[-1.0, 1.0], [0.0], [-2.0, 0.0, 2.0]]
+    assert batches == 2
 
 
 def test_groups_within_a_request_stay_as_they_are(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_whatever_the_document_allows_is_answered(
     def check(case: Any) -> None:
         response = case.call(timeout=LIMIT)
         case.validate_response(response, checks=[not_a_server_error, *conform])
-        if mode == "negative":
+        if mode == "negative" and response.status_code != 413:  # too many samples are not looked at
             case.validate_response(response, checks=[checks.negative_data_rejection])
 
     check()

@@ -35,7 +35,7 @@ def server() -> Iterator[ServerThread]:
 
 def ask(server: ServerThread, method: str, path: str, authorization: bytes | str | None) -> requests.Response:
     headers: dict[str, bytes | str] = {} if authorization is None else {"Authorization": authorization}
-    body = {"samples": [{"prompt": "a"}], "prompt": ["a"]}
+    body: dict[str, Any] = {"prompt": ["a"]} if path == "/compute" else {"samples": [{"prompt": "a"}]}
     return requests.request(
         method, server.url + path, json=body if method == "POST" else None, headers=headers, timeout=LIMIT
     )

@@ -104,6 +104,11 @@ class VideoReward(RewardFunction):
         """Whether the image reward is."""
         return self.reward.differentiable
 
+    @property
+    def reference_is_media(self) -> bool:  # type: ignore[override]  # not an author's choice here
+        """Whether the image reward's references are images."""
+        return self.reward.reference_is_media
+
     def load(self) -> None:
         """Load the image reward."""
         self.reward.load()
