@@ -21,7 +21,7 @@ from typing import Any
 from flux_rewards.base import RewardFunction
 from flux_rewards.callables import path_of
 from flux_rewards.composite import CompositeReward, Product
-from flux_rewards.config_file import read_yaml
+from flux_rewards.config_file import hint_on_key, hint_on_name, own_entry, own_sections, read_yaml
 from flux_rewards.errors import ConfigError, FluxRewardsError, brief, close_match
 from flux_rewards.fingerprint import same
 from flux_rewards.naming import distinct
@@ -32,7 +32,6 @@ from flux_rewards.wrappers.batched import Batched
 
 __all__ = ["LoadedRewards", "load_rewards", "to_config"]
 
-_SECTIONS = ("rewards", "eval_rewards")
 _ENTRY_KEYS = ("name", "reward_model", "weight", "batch_size")
 _OBJECT_KEYS = ("num_workers", "async_reward")
 _DEVICE_KEYS = ("device", "dtype")
@@ -61,7 +60,8 @@ def load_rewards(
     ``weight`` (1.0), ``batch_size``, ``num_workers``, ``async_reward``, ``device`` and ``dtype`` (for rewards that take
     them); every other key is a parameter of the reward. A parameter that is itself a reward is a mapping with a
     ``reward_model``. Entries with the same class and parameters share one object, in both sections, whatever their
-    names, weights and batch sizes are.
+    names, weights and batch sizes are. A training file of Flow-Factory may be given as it is: what it holds beside the
+    rewards is left alone, and its words for rewards are known.
 
     Raises:
         ConfigError: With the entry, the key, and the close match of what is unknown.
@@ -80,12 +80,7 @@ def load_rewards(
         config = {"rewards": config}
     if not isinstance(config, Mapping) or "rewards" not in config:
         raise ConfigError(f"{where}expected a mapping with 'rewards', found {brief(config)}")
-    for key in config:
-        if key not in _SECTIONS:
-            raise ConfigError(
-                f"{where}unknown section {key!r}{close_match(str(key), _SECTIONS)}; "
-                f"the sections are {', '.join(_SECTIONS)}"
-            )
+    config = own_sections(config, where)
     builder = _Builder(where)
     train = builder.section("rewards", config["rewards"])
     if config.get("eval_rewards") is None:
@@ -146,10 +141,11 @@ class _Builder:
 
     def _reward(self, entry: Mapping[str, Any], label: str, *, named: bool = False) -> RewardFunction:  # noqa: C901
         """Build one reward; its name is the part's, unless it is `named` itself."""
+        entry = own_entry(entry)
         try:
             factory = resolve_reward(entry["reward_model"])
         except FluxRewardsError as error:
-            raise type(error)(f"{label}: {error}") from error
+            raise type(error)(f"{label}: {error}{hint_on_name(entry['reward_model'])}") from error
         accepted = accepted_parameters(factory)
         parameters = {
             key: self._value(key, value, factory, f"{label}: {key}")
@@ -167,6 +163,7 @@ class _Builder:
                 raise ConfigError(
                     f"{label}: {entry['reward_model']} has no parameter {key!r}{close_match(str(key), known)}; "
                     f"it takes {', '.join(name for name in accepted if name not in _COMMON_KEYS) or 'none'}"
+                    f"{hint_on_key(key)}"
                 )
         missing = [
             name

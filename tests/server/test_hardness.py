@@ -18,6 +18,7 @@ from PIL import Image
 from reward_servers import LIMIT, numbers, on_thread, wait_until
 
 from flux_rewards import (
+    AestheticScore,
     ContractError,
     FunctionReward,
     InputError,
@@ -195,7 +196,7 @@ def test_texts_of_no_length_fill_no_memory() -> None:
 def test_a_reference_is_media_through_a_video_too() -> None:
     """A path is refused, whoever reads it in the end."""
     assert VideoReward(ImageSimilarity(against="reference")).reference_is_media
-    assert not VideoReward(ImageSimilarity(against="condition_images")).reference_is_media
+    assert not VideoReward(AestheticScore()).reference_is_media
 
 
 class Kind(str, enum.Enum):
