@@ -10,6 +10,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flux_rewards.advantages.compute import compute_advantages as compute_advantages
     from flux_rewards.base import RewardFunction as RewardFunction
     from flux_rewards.buffer import RewardBuffer as RewardBuffer
     from flux_rewards.combinator import Combinator as Combinator, UnaryCombinator as UnaryCombinator
@@ -109,6 +110,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "compute_advantages": "flux_rewards.advantages.compute",
     "Limits": "flux_rewards.server.settings",
     "RemoteReward": "flux_rewards.remote.remote_reward",
     "RewardServer": "flux_rewards.server.reward_server",
@@ -275,6 +277,7 @@ __all__ = [
     "WeightsError",
     "YesNoJudge",
     "__version__",
+    "compute_advantages",
     "list_rewards",
     "load_rewards",
     "register_reward",
