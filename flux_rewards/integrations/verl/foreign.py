@@ -1,0 +1,153 @@
+"""Scoring functions that were written for verl, as rewards of this library."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from flux_rewards.base import RewardFunction, RewardOptions
+from flux_rewards.callables import resolve_callable
+from flux_rewards.data import RewardOutput, Sample
+from flux_rewards.errors import ConfigError, ContractError, InputError, brief
+from flux_rewards.event_loop import run_in_background
+from flux_rewards.threads import this_thread
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["VerlReward"]
+
+
+class VerlReward(RewardFunction):
+    """A function of verl: ``compute_score(data_source, solution_str, ground_truth, extra_info) -> number or dict``.
+
+    Called by keyword, one sample at a time: the response as text, the reference, and the metadata, a copy, as
+    ``extra_info``. In a dict ``score`` is the reward, its other numbers are parts, and what is no number is metadata. A
+    coroutine function runs on the library's own event loop. None is a reward that does not apply; an exception, or a
+    NaN, a failure.
+
+    Args:
+        function: The function, or its dotted path, such as ``"verl.utils.reward_score.default_compute_score"``.
+        data_source: What it is told of where a sample is from; None for the samples' own ``metadata["data_source"]``.
+        arguments: Further keyword arguments, as ``reward_kwargs`` in verl's configuration.
+        plural: The form of verl's batch manager: ``compute_score(data_sources, solution_strs, ground_truths,
+            extra_infos) -> list``.
+        **options: Of every reward; see `RewardFunction`. The name is the function's own by default. A function that
+            waits for others wants ``num_workers``: calls in flight at once.
+
+    Raises:
+        ConfigError: `function` is neither callable nor a dotted path.
+        InputError: On a call, a sample has no data source, and no `data_source` was given.
+        ContractError: On a call, the function returned something else.
+
+    Does not score tokens, and starts no reward model: ``reward_router_address`` is not given. Pickles as far as
+    `function` does. Source: verl 0.9.1, ``verl.experimental.reward_loop.reward_manager.naive``.
+
+    Examples:
+        >>> def compute_score(data_source, solution_str, ground_truth, extra_info=None):
+        ...     return {"score": float(ground_truth in solution_str), "length": len(solution_str), "pred": solution_str}
+        >>> batch = VerlReward(compute_score, data_source="mine")(response=["42"], reference=["42"])
+        >>> batch.rewards, batch.parts["length"].rewards, batch.metadata
+        (array([1.]), array([2.]), [{'pred': '42'}])
+    """
+
+    required_fields = ("response",)
+    optional_fields = ("reference", "metadata")
+
+    def __init__(
+        self,
+        function: Callable[..., Any] | str,
+        data_source: str | None = None,
+        *,
+        arguments: Mapping[str, Any] | None = None,
+        plural: bool = False,
+        **options: Unpack[RewardOptions],
+    ) -> None:
+        if not callable(function) and not isinstance(function, str):
+            raise ConfigError(
+                f"function must be callable or a dotted path, found {brief(function)}", reward="VerlReward"
+            )
+        default = function.rpartition(".")[2] if isinstance(function, str) else getattr(function, "__name__", "")
+        if default and default != "<lambda>":
+            options.setdefault("name", default)
+        super().__init__(**options)
+        self.function = function
+        self.data_source = data_source
+        self.arguments = arguments
+        self.plural = plural
+
+    @property
+    def scores_by_sample(self) -> bool:
+        """Unless the function wants a batch."""
+        return not self.plural
+
+    @property
+    def decided_by(self) -> Sequence[Any]:  # type: ignore[override]  # the code of another
+        """The function itself."""
+        return [resolve_callable(self.function, self.name)]
+
+    def compute_rewards(self, samples: Sequence[Sample]) -> Any:
+        """Call the function as verl does."""
+        function = resolve_callable(self.function, self.name)
+        calls = [self._call(sample, index) for index, sample in enumerate(samples)]
+        if self.plural:
+            columns = {f"{name}s": [entry[name] for entry in calls] for name in calls[0]}
+            returned = _awaited(function(**columns, **(self.arguments or {})))
+            if not hasattr(returned, "__len__") or isinstance(returned, (str, Mapping)) or len(returned) != len(calls):
+                raise ContractError(
+                    f"returned {brief(returned)}; expected a list of {len(calls)} scores", reward=self.name
+                )
+            return [self._read(value) for value in returned]
+        rows: list[Any] = []
+        for entry in calls:
+            try:
+                rows.append(self._read(_awaited(function(**entry, **(self.arguments or {})))))
+            except ContractError:
+                raise
+            except Exception as error:  # noqa: BLE001  # a failed row; the boundary raises or records it
+                rows.append(error)
+        return rows
+
+    def _call(self, sample: Sample, index: int) -> dict[str, Any]:
+        source = self.data_source if self.data_source is not None else sample.metadata.get("data_source")
+        if source is None:
+            raise InputError(
+                "a function of verl is told a data source, and this sample has none: give data_source=..., or put it "
+                'into metadata["data_source"]',
+                reward=self.name,
+                field="metadata",
+                index=index,
+            )
+        return {
+            "data_source": source,
+            "solution_str": sample.response_text,
+            "ground_truth": sample.reference,
+            "extra_info": {key: value for key, value in sample.metadata.items() if key != "data_source"},
+        }
+
+    def _read(self, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return _plain(value)
+        if "score" not in value:
+            raise ContractError(
+                f"returned a dict without 'score': {', '.join(map(str, value))}; verl reads the reward from it",
+                reward=self.name,
+            )
+        others = {str(key): _plain(entry) for key, entry in value.items() if key != "score"}
+        parts = {key: entry for key, entry in others.items() if isinstance(entry, (bool, int, float))}
+        noted = {key: entry for key, entry in others.items() if key not in parts}
+        return RewardOutput(_plain(value["score"]), parts=parts, metadata=noted)
+
+
+def _plain(value: Any) -> Any:
+    """A number out of an array or tensor that holds one."""
+    return value.item() if hasattr(value, "item") and math.prod(getattr(value, "shape", (0,))) == 1 else value
+
+
+def _awaited(returned: Any) -> Any:
+    async def result() -> Any:
+        return await returned
+
+    return run_in_background(result(), this_thread.stopped) if inspect.isawaitable(returned) else returned
