@@ -321,8 +321,9 @@ class RewardFunction(Parametrised, GradientPath):
         batch, raised = read_rows(returned, views, reward=self.name, indices=positions)
         alone = not isinstance(returned, _WholeChunkFailed) or len(views) == 1
         causes: dict[int, FluxRewardsError] = {}
-        for row, failure in raised.items():
-            causes[row] = locate(failure, reward=self.name, index=positions[row] if alone else None)
+        for row, failure in raised.items():  # one object, where the whole call failed
+            one = next(iter(causes.values()), None) if not alone else None
+            causes[row] = one or locate(failure, reward=self.name, index=positions[row] if alone else None)
             if isinstance(failure, SETUP_ERRORS):
                 raise causes[row]
         scored = Scored(self.__own_scale(batch), causes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import contextlib
 import copy
 import itertools
@@ -10,7 +9,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -49,6 +48,8 @@ class _Waiting:
     since: float = field(default_factory=time.monotonic)
     gone: bool = False
     """Nobody waits for it any more."""
+    alone: bool = False
+    """It was in a batch that failed whole, and is scored by itself now."""
 
 
 class Batcher:
@@ -56,7 +57,8 @@ class Batcher:
 
     A request is never split, so its groups stay whole; the groups of two requests are not one, though their ids, or
     prompts, be equal: they get ids of their own, and where an author's code may see the ids, such requests are not
-    merged. A sample that fails fails in its own request, and with its own index.
+    merged. A request is answered as soon as its own samples are scored. A sample that fails fails in its own request,
+    and with its own index.
 
     Args:
         reward: What scores.
@@ -64,8 +66,8 @@ class Batcher:
         window: Seconds that the first request waits for others.
         max_waiting: Samples in the queue.
         workers: Batches that are scored at once.
-        deadline: Seconds for one batch; then its requests end with a `TimeoutError`. What hangs keeps its lane (see
-            `num_workers`), but not the worker.
+        deadline: Seconds for one batch; then those of its requests that are not done end with a `TimeoutError`. What
+            hangs keeps its lane (see `num_workers`), but not the worker.
         observe: Called with the number of requests and of samples of each batch, and its seconds.
 
     Examples:
@@ -177,20 +179,24 @@ class Batcher:
         self._executor.close(timeout=0.0)
 
     def _work(self) -> None:
-        while True:
-            entries = self._next()
-            if entries is None:
-                return
-            started = time.monotonic()
-            try:
-                self._score(entries)
-            finally:
-                with self._changed:
-                    self._busy -= 1
-                    count = sum(len(entry.samples) for entry in entries)
-                    seconds = time.monotonic() - started
-                    self._pace = 0.7 * self._pace + 0.3 * seconds / max(1, count)
-                self._observe(len(entries), count, seconds)
+        while self._work_once():  # a function of its own: while it waits, it holds no batch of before
+            pass
+
+    def _work_once(self) -> bool:
+        entries = self._next()
+        if entries is None:
+            return False
+        started = time.monotonic()
+        try:
+            self._score(entries)
+        finally:
+            with self._changed:
+                self._busy -= 1
+                count = sum(len(entry.samples) for entry in entries)
+                seconds = time.monotonic() - started
+                self._pace = 0.7 * self._pace + 0.3 * seconds / max(1, count)
+            self._observe(len(entries), count, seconds)
+        return True
 
     def _next(self) -> list[_Waiting] | None:
         with self._changed:
@@ -216,9 +222,12 @@ class Batcher:
         count = 0
         while self._queue:
             entry = self._queue[0]
-            if entries and (count + len(entry.samples) > self._max_batch or not groups.isdisjoint(entry.groups)):
+            too_many = count + len(entry.samples) > self._max_batch
+            if entries and (too_many or entry.alone or not groups.isdisjoint(entry.groups)):
                 break
             self._queue.popleft()
+            if entry.alone:
+                return [entry]
             if entry.future.set_running_or_notify_cancel():
                 entries.append(entry)
                 groups |= entry.groups
@@ -226,62 +235,101 @@ class Batcher:
         return entries
 
     def _score(self, entries: Sequence[_Waiting]) -> None:
+        started = time.monotonic()
+        batch = _Batch(entries)
         try:
-            merged = self._scored(entries)
+            self._computed(batch)
+            self.stuck = False
         except CancelledError:  # nobody waits any more
+            self.stuck = self._deadline is not None and time.monotonic() - started > 0.9 * self._deadline
             _settle(entries, ComputeError("the request was given up", reward=self._reward.name))
         except Exception as error:  # noqa: BLE001  # whoever waits must hear of it
+            self.stuck = isinstance(error, TimeoutError)
             common = (ConfigError, MissingDependencyError, WeightsError, TimeoutError)
             if len(entries) == 1 or isinstance(error, common):
                 _settle(entries, error)
-                return
-            for entry in entries:  # one of them holds what cannot even be looked at
-                self._score([entry])
+            else:
+                self._again(batch.undelivered)  # one of them holds what cannot even be looked at
         except BaseException as error:  # noqa: BLE001  # an author's sys.exit: whoever waits must hear of it
             failure = ComputeError(f"the reward ended with {type(error).__name__}", reward=self._reward.name)
             failure.__cause__ = error
             _settle(entries, failure)
         else:
-            self._split(entries, merged)
+            self._again(batch.blamed)
 
-    def _split(self, entries: Sequence[_Waiting], merged: Scored) -> None:
-        """Give each request its rows; where one failure is that of several requests, each is scored by itself."""
-        starts = list(itertools.accumulate((len(entry.samples) for entry in entries), initial=0))
-        failures: dict[Any, set[int]] = {}
-        for row, cause in merged.causes.items():
-            failures.setdefault(_kind(cause), set()).add(bisect.bisect_right(starts, row) - 1)
-        together = {number for numbers in failures.values() if len(numbers) > 1 for number in numbers}
-        for number, entry in enumerate(entries):
-            if number in together:
-                self._score([entry])
-                continue
-            rows = range(starts[number], starts[number + 1])
-            with contextlib.suppress(InvalidStateError):
-                entry.future.set_result(_moved(merged.select(rows), rows))
-
-    def _scored(self, entries: Sequence[_Waiting]) -> Scored:
-        own_groups = self._has_groups and not self._ids_are_seen and len(entries) > 1
+    def _computed(self, batch: _Batch) -> None:
+        """Compute a batch; each request is answered as soon as its own rows are there."""
+        own_groups = self._has_groups and not self._ids_are_seen and len(batch.entries) > 1
         samples = [
             sample
-            for number, entry in enumerate(entries)
+            for number, entry in enumerate(batch.entries)
             for sample in (_renumbered(entry.samples, number) if own_groups else entry.samples)
         ]
-        pending = self._executor.submit(self._masked, samples, timeout=self._deadline)
+        several = len(batch.entries) > 1
+        pending = self._executor.submit(
+            self._masked, samples, timeout=self._deadline, on_progress=batch.deliver if several else None
+        )
         with self._changed:
-            self._under_way[pending] = entries
-            if all(entry.gone for entry in entries):
+            self._under_way[pending] = batch.entries
+            if all(entry.gone for entry in batch.entries):
                 pending.cancel()
         try:
-            batch = pending.result()
-        except TimeoutError:
-            self.stuck = True
-            raise
-        else:
-            self.stuck = False
+            batch.pending = pending
+            batch.deliver()  # what was there before the batch was known
+            pending.wait()
+            batch.deliver()
         finally:
             with self._changed:
                 del self._under_way[pending]
-        return Scored(batch, {row: cause for row, cause in pending.causes.items() if row in batch.errors})
+
+    def _again(self, entries: Sequence[_Waiting]) -> None:
+        for entry in entries:
+            entry.alone, entry.since = True, -math.inf  # it has waited
+        with self._changed:
+            self._queue.extendleft(reversed(entries))
+            self._changed.notify_all()
+
+
+class _Batch:
+    """Requests that are scored together, and which of them have been answered."""
+
+    def __init__(self, entries: Sequence[_Waiting]) -> None:
+        self.entries = entries
+        self.pending: Pending | None = None
+        self.undelivered = list(entries)
+        self.blamed: list[_Waiting] = []
+        """Those of which a call failed that was for others, too: each is to be scored by itself.
+
+        But for what may pass, such as an outage: that is nobody's fault, and to ask again at once would not help.
+        """
+        self._starts = list(itertools.accumulate((len(entry.samples) for entry in entries), initial=0))
+        self._lock = threading.Lock()
+
+    def deliver(self) -> None:
+        """Answer the requests whose rows are there."""
+        pending = self.pending
+        if pending is None:  # the first rows may come before the batch is known
+            return
+        with self._lock:
+            done = pending.done_rows()
+            for number, entry in enumerate(self.entries):
+                rows = range(self._starts[number], self._starts[number + 1])
+                if entry not in self.undelivered or not done.issuperset(rows):
+                    continue
+                self.undelivered.remove(entry)
+                batch = pending.rows(rows)
+                failed = [row for row in rows if row - rows.start in batch.errors and row in pending.causes]
+                causes = {row: pending.causes[row] for row in failed}
+                if self._is_of_others(pending, causes, rows):
+                    self.blamed.append(entry)
+                    continue
+                with contextlib.suppress(InvalidStateError):
+                    entry.future.set_result(_moved(batch, causes, rows))
+
+    @staticmethod
+    def _is_of_others(pending: Pending, causes: Mapping[int, FluxRewardsError], rows: range) -> bool:
+        own = {id(cause) for cause in causes.values() if not cause.retryable}
+        return bool(own) and any(id(cause) in own for row, cause in list(pending.causes.items()) if row not in rows)
 
 
 def leaves_of(reward: RewardFunction) -> list[RewardFunction]:
@@ -318,22 +366,17 @@ def _settle(entries: Sequence[_Waiting], error: BaseException) -> None:
             entry.future.set_exception(error)
 
 
-def _kind(error: FluxRewardsError) -> Any:
-    """What is the same for all rows of one failed call."""
-    return type(error), str(error.args), id(error.__cause__)
-
-
-def _moved(scored: Scored, rows: range) -> Scored:
+def _moved(batch: RewardBatch, causes: Mapping[int, FluxRewardsError], rows: range) -> Scored:
     """The rows of one request, with failures that tell their place in it rather than in the batch."""
-    causes: dict[int, FluxRewardsError] = {}
+    moved: dict[int, FluxRewardsError] = {}
     texts: dict[str, str] = {}
-    for row, error in scored.causes.items():
-        moved = copy.copy(error)  # one object may stand for many rows
-        moved.__cause__ = error.__cause__
-        moved.index = None if error.index is None or error.index not in rows else error.index - rows.start
-        texts[str(error)] = str(moved)
-        causes[row] = moved
-    return Scored(_retold(scored.batch, texts), causes)
+    for row, error in causes.items():
+        own = copy.copy(error)  # one object may stand for many rows
+        own.__cause__ = error.__cause__
+        own.index = None if error.index is None or error.index not in rows else error.index - rows.start
+        texts[str(error)] = str(own)
+        moved[row - rows.start] = own
+    return Scored(_retold(batch, texts), moved)
 
 
 def _retold(batch: RewardBatch, texts: dict[str, str]) -> RewardBatch:

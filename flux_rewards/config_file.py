@@ -55,7 +55,7 @@ _PATHS = {
     "PickScoreRewardModel": "PickScore",
     "RationalRewardsEditRewardModel": "rational_rewards_edit",
     "RationalRewardsT2IRewardModel": "rational_rewards_t2i",
-    "RemoteGroupwiseRewardModel": "flux_rewards.integrations.flow_factory_models.FlowFactoryGroupServer",
+    "RemoteGroupwiseRewardModel": "flux_rewards.integrations.flow_factory.foreign.FlowFactoryGroupServer",
     "RemotePointwiseRewardModel": "remote",
     "VLMEvaluateImageRewardModel": "vllm_evaluate",
     "VLMEvaluateRewardModel": "vllm_evaluate",
@@ -138,13 +138,18 @@ def own_sections(config: Mapping[Any, Any], where: str) -> dict[str, Any]:
                 f"{where}unknown section {key!r}{close_match(str(key), SECTIONS)}; the sections are "
                 f"{', '.join(SECTIONS)}, and beside them those of a training file of Flow-Factory"
             )
-        entries = section if isinstance(section, list) else [section]
-        if any(isinstance(entry, Mapping) and "reward_model" in entry for entry in entries):
+        if _holds_rewards(section):
             raise ConfigError(
                 f"{where}the section {key!r} holds a reward, and only {' and '.join(SECTIONS)} are read; "
                 f"did you mean {'eval_rewards' if key == 'eval' else 'rewards'!r}?"
             )
     return {key: config[key] for key in SECTIONS if key in config}
+
+
+def _holds_rewards(section: Any) -> bool:
+    if isinstance(section, Mapping):
+        return not {"reward_model", *SECTIONS}.isdisjoint(section) or any(map(_holds_rewards, section.values()))
+    return isinstance(section, list) and any(map(_holds_rewards, section))
 
 
 def own_entry(entry: Mapping[str, Any]) -> Mapping[str, Any]:

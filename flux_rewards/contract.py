@@ -63,11 +63,13 @@ class Scored(NamedTuple):
     def noting(self, rows: Sequence[int], note: str) -> Scored:
         """The same, with a note at the end of the reasons of some failed rows."""
         errors, causes = dict(self.batch.errors), dict(self.causes)
+        copies: dict[int, FluxRewardsError] = {}  # what is one object stays one: a failure of the whole call
         for row in rows:
             errors[row] = f"{errors[row]} ({note})"
-            noted = _copied(causes[row])
-            noted.args = (f"{noted.args[0] if noted.args else type(noted).__name__} ({note})", *noted.args[1:])
-            causes[row] = noted
+            if id(self.causes[row]) not in copies:
+                noted = copies[id(self.causes[row])] = _copied(self.causes[row])
+                noted.args = (f"{noted.args[0] if noted.args else type(noted).__name__} ({note})", *noted.args[1:])
+            causes[row] = copies[id(self.causes[row])]
         return Scored(replace(self.batch, errors=errors), causes)
 
     def select(self, rows: Sequence[int]) -> Scored:

@@ -121,6 +121,11 @@ class Sample:
         lengths: dict[str, int] = {}
         for name, column in list(given.items()):
             if name not in FIELDS:
+                if {"prompts", "completions"} <= given.keys():
+                    raise InputError(
+                        "a trainer calls this reward as its own function; give the trainer an adapter instead, such as "
+                        "flux_rewards.integrations.trl.reward_func(reward)"
+                    )
                 raise InputError(
                     f"is not a field of Sample{close_match(name, FIELDS)}; the fields are {', '.join(FIELDS)}. "
                     f"Put anything else into metadata=[{{{name!r}: ...}}, ...].",

@@ -17,7 +17,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor as FuturesExecutor
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for_futures
@@ -71,18 +71,28 @@ class Executor:
         self._closed = False
         _executors.add(self)
 
-    def submit(self, reward: Node, samples: Sequence[Sample], timeout: float | None = None) -> Pending:
+    def submit(
+        self,
+        reward: Node,
+        samples: Sequence[Sample],
+        timeout: float | None = None,
+        *,
+        on_progress: Callable[[], Any] | None = None,
+    ) -> Pending:
         """Start computing and return at once; every chunk runs on the executor's threads.
 
         Args:
             reward: What to compute.
             samples: For which samples.
             timeout: A deadline, in seconds from now: then the call ends with a `TimeoutError`, and nothing more starts.
+            on_progress: Called whenever rows are done, in the thread that did them; see `Pending.done_rows`.
 
         Raises:
             InputError: A sample lacks a field that a leaf of `reward` requires.
         """
         job = _job(reward, timeout)
+        if on_progress is not None:
+            job.on_progress = on_progress
         self.start(job, [*job.add(samples), *job.close()])
         return Pending(job, self.help_out)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -52,6 +52,8 @@ class Job:
         self.deadline: float | None = None
         self.causes: dict[int, FluxRewardsError] = {}
         """By position, the first failure of a leaf there, masked or not."""
+        self.on_progress: Callable[[], Any] = lambda: None
+        """Called whenever rows of a leaf are done, in the thread that did them."""
         self._group_size = group_size
         self._by_group = [leaf for leaf in self.leaves if leaf.reward.scope == "group"]
         self._has_groups = bool(self._by_group) or group_size is not None
@@ -74,14 +76,16 @@ class Job:
         """
         first = len(self.samples)
         try:
-            for leaf in self.leaves:
-                leaf.reward.check_samples(samples)
+            absent = [leaf.check(samples) for leaf in self.leaves]
             keys = self._keys(samples) if self._has_groups else []
         except FluxRewardsError as error:
             error.index = None if error.index is None else error.index + first
             raise
         self.samples.extend(samples)
         positions = range(first, len(self.samples))
+        with self._lock:
+            for leaf, rows in zip(self.leaves, absent, strict=True):
+                leaf.leave_out([first + row for row in rows])
         complete: list[Hashable] = []
         for position, key in zip(positions, keys, strict=False):
             members = self._groups.setdefault(key, [])
@@ -90,8 +94,8 @@ class Job:
                 complete.append(key)
         tasks = self._group_tasks(complete)
         for leaf in self.leaves:
-            if leaf.reward.scope != "group" and positions:
-                tasks += self._sample_tasks(leaf, positions)
+            if leaf.reward.scope != "group" and (taken := leaf.taken(positions)):
+                tasks += self._sample_tasks(leaf, taken)
         return self._counted(tasks)
 
     def close_group(self, member: Sample) -> list[Task]:
@@ -147,10 +151,11 @@ class Job:
     def _group_tasks(self, keys: Iterable[Hashable]) -> list[Task]:
         fresh = [key for key in keys if key not in self._complete]
         self._complete.update(fresh)
-        groups = [self._groups[key] for key in fresh]
+        whole = [self._groups[key] for key in fresh]
         tasks: list[Task] = []
-        for leaf in self._by_group if groups else ():
-            if leaf.memories:
+        for leaf in self._by_group:
+            groups = [taken for group in whole if (taken := list(leaf.taken(group)))]
+            if leaf.memories and groups:
                 positions = [position for group in groups for position in group]
                 starts = range(len(positions))
                 rows = iter(starts)
@@ -230,6 +235,7 @@ class Job:
             leaf.stats.add(stats)
             leaf.pieces.append((task.positions, scored.batch))
             self._outstanding -= 1
+        self.on_progress()
         self._end_if_done()
 
     def _look_up(self, task: Task, run: Run) -> list[Task]:
@@ -247,6 +253,7 @@ class Job:
                         leaf.twins.setdefault(position, []).append(other)
             gone = {*recalled.known, *recalled.twins}
             left = [unit for number, unit in enumerate(left) if number not in gone]
+        self.on_progress()
         with self._lock:
             leaf.recalling -= 1
             if leaf.reward.scope == "group":
@@ -335,6 +342,16 @@ class Job:
     def fold(self) -> RewardBatch:
         """The result, once the job has finished."""
         return self.tree.fold(self.samples)
+
+    def done_rows(self) -> set[int]:
+        """The positions that every leaf has computed, or has failed to."""
+        with self._lock:
+            done = [{position for positions, _ in leaf.pieces for position in positions} for leaf in self.leaves]
+        return set.intersection(*done)
+
+    def fold_rows(self, positions: Sequence[int]) -> RewardBatch:
+        """The result of some of the rows that are done; whole groups, where something looks at groups."""
+        return self.tree.fold(self.samples, positions)
 
 
 def _label(key: Hashable) -> str:

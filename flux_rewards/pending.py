@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,19 @@ class Pending:
         """Start no further chunk; those in flight end by themselves, and their rows are dropped."""
         self._job.cancel()
 
+    def done_rows(self) -> set[int]:
+        """The positions whose rows are there already, while others are not."""
+        return self._job.done_rows()
+
+    def rows(self, positions: Sequence[int]) -> RewardBatch:
+        """Some rows that are done, while others are not; of whole groups, where something looks at groups."""
+        return self._job.fold_rows(positions)
+
+    def wait(self) -> None:
+        """Wait as `result` does, and fold nothing."""
+        self._help_out(self._job)
+        self._wait(None)
+
     def result(self, timeout: float | None = None) -> RewardBatch:
         """Wait for the leaves and fold them in this thread.
 
@@ -59,20 +72,24 @@ class Pending:
             concurrent.futures.CancelledError: The call was cancelled.
             FluxRewardsError: A reward failed.
         """
-        job = self._job
         if timeout is not None:
             number(timeout, "timeout", "", low=0.0, high=threading.TIMEOUT_MAX)
-        self._help_out(job)
+        self._help_out(self._job)
+        self._wait(timeout)
+        return self._fold()
+
+    def _wait(self, timeout: float | None) -> None:
+        job = self._job
         left = None if job.deadline is None else max(0.0, job.deadline - time.monotonic())
         try:
             job.finished.result(left if timeout is None else timeout if left is None else min(left, timeout))
         except FutureTimeoutError:
             if not self.done():
                 if timeout is None or (left is not None and left < timeout):
-                    return self.result(timeout)  # the clock of the wait ran ahead of the deadline's
+                    return self._wait(timeout)  # the clock of the wait ran ahead of the deadline's
                 raise TimeoutError(f"not done after {timeout:g} s: still waiting for {job.waiting_for()}") from None
             job.finished.result()  # it was done a moment later, or too late
-        return self._fold()
+        return None
 
     def __await__(self) -> Generator[Any, None, RewardBatch]:
         import asyncio  # noqa: PLC0415  # only those who await pay for it

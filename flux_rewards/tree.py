@@ -17,7 +17,7 @@ from flux_rewards.stats import RewardStats
 if TYPE_CHECKING:
     from flux_rewards.contract import Scored
 
-__all__ = ["CallWrapping", "Leaf", "Node", "Tree"]
+__all__ = ["CallWrapping", "FieldsRead", "Leaf", "Node", "Tree", "fields_read"]
 
 
 class Node(Protocol):
@@ -40,6 +40,10 @@ class Node(Protocol):
     @property
     def reference_is_media(self) -> bool: ...
     @property
+    def required_fields(self) -> Sequence[str]: ...
+    @property
+    def optional_fields(self) -> Sequence[str] | None: ...
+    @property
     def masks_failures(self) -> bool: ...
     @property
     def wraps_calls(self) -> bool: ...
@@ -61,6 +65,8 @@ class CallWrapping(Node, Protocol):
     def patience(self) -> float | None: ...
     @property
     def remembers(self) -> bool: ...
+    @property
+    def skips_missing(self) -> bool: ...
     def around(self, chunk: Chunk, proceed: Proceed) -> Scored: ...
     def recall(self, chunk: Chunk, units: Sequence[Sequence[int]]) -> Recalled: ...
     def remember(self, chunk: Chunk, scored: Scored) -> None: ...
@@ -78,6 +84,7 @@ class Leaf:
         self.stats = RewardStats()
         self.notes: dict[int, dict[int, Any]] = {}
         self.twins: dict[int, list[int]] = {}  # positions to others of the same content, which get the same rows
+        self.left_out: set[int] = set()  # positions to which the reward does not apply, for want of a field
         self.recalling = 0
         self._uncut: list[int] = []
 
@@ -98,6 +105,49 @@ class Leaf:
     def patience(self) -> float | None:
         """How long to wait for a lane where all are held by calls that are over their time."""
         return min((wrapper.patience for wrapper in self.wrappers if wrapper.patience is not None), default=None)
+
+    @functools.cached_property
+    def skips_missing(self) -> bool:
+        """Whether samples that lack a required field are left out, where they would be an error."""
+        return any(wrapper.skips_missing for wrapper in self.wrappers)
+
+    def check(self, samples: Sequence[Sample]) -> list[int]:
+        """Raise unless the reward can take the samples; the rows that it is to leave out.
+
+        Raises:
+            InputError: A sample lacks a required field, and is not to be left out.
+        """
+        absent = self._rows_lacking(samples) if self.skips_missing and isinstance(samples, Sequence) else []
+        if not absent:
+            self.reward.check_samples(samples)
+            return []
+        given = sorted(set(range(len(samples))).difference(absent))
+        try:
+            self.reward.check_samples([samples[row] for row in given])
+        except FluxRewardsError as error:
+            error.index = None if error.index is None else given[error.index]
+            raise
+        return absent
+
+    def _rows_lacking(self, samples: Sequence[Sample]) -> list[int]:
+        fields = tuple(self.reward.required_fields)
+        return [
+            row
+            for row, sample in enumerate(samples)
+            if isinstance(sample, Sample)  # anything else is an error, and no sample that lacks a field
+            and any(getattr(sample, field) is None for field in fields)
+        ]
+
+    def leave_out(self, positions: Sequence[int]) -> None:
+        """Settle positions to which the reward does not apply."""
+        if positions:
+            self.left_out.update(positions)
+            self.pieces.append((positions, RewardBatch(np.full(len(positions), np.nan))))
+            self.stats.add(RewardStats(samples=len(positions)))
+
+    def taken(self, positions: Sequence[int]) -> Sequence[int]:
+        """The positions that are not left out."""
+        return [position for position in positions if position not in self.left_out] if self.left_out else positions
 
     def cut(self, positions: Sequence[int], *, last: bool) -> list[list[int]]:
         """Cut samples into batches; those too few for one wait for more, unless these are the last."""
@@ -125,6 +175,39 @@ def _check_finite(batch: RewardBatch, name: str) -> None:
     for position, tokens in enumerate(batch.token_rewards or ()):
         if tokens is not None and not np.isfinite(tokens).all():
             raise ComputeError("a token reward is too large for a number", reward=name, index=position)
+
+
+class FieldsRead(NamedTuple):
+    """What a tree of rewards reads of a sample.
+
+    Attributes:
+        required: What every sample must have.
+        needed: These, and those without which a part does not apply: what is required beneath a `WhenGiven`.
+        named: These, and what is read where it is there: all that some reward of the tree names.
+        anything: Whether some reward of the tree does not say what it reads, so that any field may decide its score.
+    """
+
+    required: tuple[str, ...]
+    needed: tuple[str, ...]
+    named: tuple[str, ...]
+    anything: bool
+
+    @property
+    def optional(self) -> tuple[str, ...] | None:
+        """What is read where it is there; None for any field."""
+        return None if self.anything else tuple(field for field in self.named if field not in self.required)
+
+
+def fields_read(reward: Node) -> FieldsRead:
+    """What a reward, and everything beneath it, reads of a sample.
+
+    Examples:
+        >>> from flux_rewards import CompositeReward, ExactMatch, LengthReward, WhenGiven
+        >>> read = fields_read(CompositeReward([(WhenGiven(ExactMatch()), 1.0), (LengthReward(target=40), 0.1)]))
+        >>> read.required, read.optional
+        (('response',), ('reference', 'token_ids'))
+    """
+    return Tree(reward).fields_read()
 
 
 class _Place(NamedTuple):
@@ -193,10 +276,34 @@ class Tree:
             stack.append((path, True))
             stack.extend((child, False) for child in reversed(below))
 
-    def fold(self, samples: Sequence[Sample]) -> RewardBatch:
-        """Fold the leaves' pieces up to the root."""
+    def check(self, samples: Sequence[Sample]) -> None:
+        """Raise unless every leaf can take the samples, or leave them out.
+
+        Raises:
+            InputError: A sample lacks a field that a leaf requires.
+        """
+        for leaf in self.leaves.values():
+            leaf.check(samples)
+
+    def fields_read(self) -> FieldsRead:
+        """What its leaves read of a sample, and folds that are somebody's own."""
+        leaves = list(self.leaves.values())
+        required = [field for leaf in leaves if not leaf.skips_missing for field in leaf.reward.required_fields]
+        needed = [*required, *(field for leaf in leaves for field in leaf.reward.required_fields)]
+        # Folds of this library look at groups only; another one is given the samples, too.
+        folds = [node for node, _ in self._folds.values() if not type(node).__module__.startswith("flux_rewards.")]
+        told = [reader.optional_fields for reader in [*(leaf.reward for leaf in leaves), *folds]]
+        named = [*needed, *(field for fields in told for field in fields or ())]
+        distinct_fields = (tuple(dict.fromkeys(fields)) for fields in (required, needed, named))
+        return FieldsRead(*distinct_fields, anything=None in told)
+
+    def fold(self, samples: Sequence[Sample], positions: Sequence[int] | None = None) -> RewardBatch:
+        """Fold the leaves' pieces up to the root; of some positions only, where whole groups of them are done."""
         count = len(samples)
         results = {place: leaf.gather(count) for place, leaf in self.leaves.items()}
+        if positions is not None:
+            results = {place: batch.select(positions) for place, batch in results.items()}
+            samples, count = [samples[position] for position in positions], len(positions)
         for place, leaf in self.leaves.items():
             _check_finite(results[place], leaf.reward.name)  # its own scale may overflow
         for place, (node, children) in self._folds.items():

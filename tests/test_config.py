@@ -448,6 +448,8 @@ def test_a_training_file_of_flow_factory_loads_as_it_is(tmp_path: Path) -> None:
         ({"eval_reward": []}, r"unknown section 'eval_reward' \(did you mean 'eval_rewards'"),
         ({"evals": {}}, "unknown section 'evals'"),
         ({"eval": [LENGTH]}, r"'eval' holds a reward.*did you mean 'eval_rewards'"),
+        ({"eval": {"eval_rewards": [LENGTH]}}, r"'eval' holds a reward.*did you mean 'eval_rewards'"),
+        ({"train": {"more": [{"rewards": []}]}}, "'train' holds a reward"),
         ({"train": LENGTH}, "'train' holds a reward, and only rewards and eval_rewards are read"),
         ({"rewards": [{"reward_model": "CLAP"}]}, "'CLAP' is Flow-Factory's: wrap it.*from_flow_factory.*model: CLAP"),
         ({"rewards": [{"reward_model": "imagebind", "name": "audio"}]}, r"rewards\[0\] \(audio\).*Flow-Factory's"),

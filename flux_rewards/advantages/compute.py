@@ -56,7 +56,8 @@ def compute_advantages(
         method: A name in `METHODS`, or ``"sum"`` for the weighted sum and then ``"grpo"``; ``"grpo"`` by default, or
             with `like` that trainer's default.
         weights: Of the parts, by name or in their order. Parts are added up with them (``"gdpo"``: after each was
-            normalized). Without them a `RewardBatch` counts as it is, and other parts count 1 each.
+            normalized). Without them a `RewardBatch` counts as it is (for ``"gdpo"``, which needs its parts, they must
+            be given), and the parts of a mapping count 1 each.
         like: A trainer in `PRESETS`: the options that give its numbers. Options that are given win.
         **options: Of the method, such as `ddof`, `eps`, `singleton`, `missing`, `lengths`.
 

@@ -93,7 +93,7 @@ def gdpo(
         rewards: A `RewardBatch` with parts, a mapping ``{name: rewards}`` of columns of shape (N,), or an array or
             tensor of shape (N, K) with a column a part. A sample with a failed part takes no part.
         groups: Groups of the samples, as everywhere.
-        weights: By name (`CompositeReward.weights`), or in the parts' order; 1 each by default.
+        weights: By name (`CompositeReward.weights`), or in the parts' order; 1 each by default for a mapping.
         variant: The implementation that is followed, a name in `GDPO_VARIANTS` or a `GdpoVariant`.
         lengths: Tokens of each response, shape (N,), or a mask of shape (N, T); needed by ``"verl"``.
         conditions: ``{part: (other, at_least)}``: the part counts as it is where the other's reward is at least so

@@ -34,6 +34,7 @@ class Parts:
         columns: By name, in order, each of shape (N,), NaN where the part has no score.
         failed: The samples that have no total since a part failed, shape (N,).
         form: How results go out.
+        named: Whether the caller named them, one by one, so that each counts 1 where no weights are given.
 
     Examples:
         >>> parts = Parts.of({"correct": [1.0, 0.0], "short": [0.5, None]})
@@ -44,6 +45,7 @@ class Parts:
     columns: dict[Name, Array]
     failed: Array
     form: Form
+    named: bool = False
 
     @staticmethod
     def of(rewards: Any) -> Parts:
@@ -77,7 +79,7 @@ class Parts:
         failed = namespace(first).zeros_like(first, dtype=bool if form.dtype is None else _torch_bool())
         if isinstance(rewards, RewardBatch) and rewards.errors:
             failed[list(rewards.errors)] = True
-        return Parts(columns, failed, form)
+        return Parts(columns, failed, form, isinstance(rewards, Mapping))
 
     def weights(self, weights: Mapping[Name, float] | Sequence[float] | None) -> dict[Name, float]:
         """A weight for each part: by name, in their order, or 1 each.
@@ -85,6 +87,11 @@ class Parts:
         Raises:
             ConfigError: A part has no weight, a weight no part, or a weight is not a finite number.
         """
+        if weights is None and not self.named and len(self.columns) > 1:
+            raise ConfigError(
+                f"the rewards have {len(self.columns)} parts, and no weights; pass weights=reward.weights (1.0 each to "
+                "count them alike). Rewards of shape (groups, n) are written rewards.reshape(-1), n"
+            )
         if weights is None:
             return dict.fromkeys(self.columns, 1.0)
         if not isinstance(weights, Mapping):
@@ -139,7 +146,7 @@ class Parts:
             xp, deciding = namespace(columns[name]), self.columns[other]
             counted = xp.where(deciding >= at_least, columns[name], 0.0)
             columns[name] = xp.where(xp.isnan(columns[name]) | xp.isnan(deciding), float("nan"), counted)
-        return Parts(columns, self.failed, self.form)
+        return Parts(columns, self.failed, self.form, self.named)
 
 
 def _torch_bool() -> Any:

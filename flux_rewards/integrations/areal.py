@@ -48,7 +48,7 @@ class ArealReward(Parametrised):
         adapter = "AReaL"
         check_reward(reward, adapter)
         self.reward = reward
-        self.columns = Columns(_DEFAULTS, fields, adapter)
+        self.columns = Columns(_DEFAULTS, fields, adapter, reward)
         self.numbers = Numbers(not_applicable, on_error, adapter)
         self.calls = SingleCalls(reward, adapter=adapter, timeout=timeout)
         self._payload: bytes | None = None
@@ -96,7 +96,7 @@ def reward_fn(
 
     Args:
         reward: The reward; not one of groups: AReaL shows single samples.
-        fields: Sample field by column, ``{"reference": "label"}``: ``prompt``, ``completions``, ``completion_ids`` and
+        fields: Column by field, ``{"reference": "label"}``: ``prompt``, ``completions``, ``completion_ids`` and
             the columns of the data set. By default ``answer``, ``solution`` or ``ground_truth`` is the reference; what
             is no field is metadata.
         not_applicable: The number for a sample to which the reward does not apply; without it that is an error.

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from flux_rewards.batching import leaves_of
 from flux_rewards.data import FIELDS, Sample
 from flux_rewards.errors import ConfigError, InputError, brief, close_match
+
+if TYPE_CHECKING:
+    from flux_rewards.base import RewardFunction
 
 __all__ = ["Columns"]
 
@@ -22,6 +26,8 @@ class Columns:
         given: The user's own: column by field, such as ``{"reference": "ground_truth"}``; None for a field that stays
             empty.
         adapter: Whose they are, for messages.
+        reward: What reads the samples. What it needs must be there, and of two columns for a field that it reads one
+            must be chosen.
 
     Raises:
         ConfigError: A field is none of `Sample`'s, or a column is not text.
@@ -33,14 +39,26 @@ class Columns:
         [Sample(response='4', reference='4', metadata={'level': 2})]
     """
 
-    def __init__(self, defaults: Mapping[str, str], given: Mapping[str, str | None] | None, adapter: str) -> None:
+    def __init__(
+        self,
+        defaults: Mapping[str, str],
+        given: Mapping[str, str | None] | None,
+        adapter: str,
+        reward: RewardFunction | None = None,
+    ) -> None:
         self.adapter = adapter
+        self.reward = reward
         self.given: dict[str, str | None] = dict(given or {})
         for field, column in self.given.items():
             if field not in FIELDS:
+                hint = (
+                    f"; did you mean {{{column!r}: {field!r}}}?"
+                    if column in FIELDS
+                    else close_match(str(field), FIELDS)
+                )
                 raise ConfigError(
-                    f"{adapter}: fields has {field!r}, not a field of Sample{close_match(str(field), FIELDS)}; write "
-                    " {field: column}, such as {'reference': 'ground_truth'}"
+                    f"{adapter}: fields has {field!r}, not a field of Sample{hint}; write {{field: column}}, such as "
+                    "{'reference': 'ground_truth'}"
                 )
             if not (column is None or isinstance(column, str)):
                 raise ConfigError(f"{adapter}: fields[{field!r}] must be the name of a column, found {brief(column)}")
@@ -57,7 +75,8 @@ class Columns:
             count: How many samples there are.
 
         Raises:
-            InputError: A column that the user named is not there, or has another length.
+            InputError: A column that the user named, or that the reward needs, is not there, or has another length.
+            ConfigError: There are several columns for a field that the reward reads, and they differ.
         """
         fields: dict[str, Sequence[Any]] = {}
         used = set(self.given.values())
@@ -65,13 +84,50 @@ class Columns:
             if column is not None:
                 fields[field] = self._column(columns, column, field, count)
         for column, field in self.defaults.items():
-            if _is_column(columns.get(column), count) and field not in fields:
-                fields[field] = columns[column]
+            if columns.get(column) is None or field in fields:
+                continue
+            if _is_column(columns[column], count) or isinstance(columns[column], (list, tuple)):
+                fields[field] = self._column(columns, column, field, count)
                 used.add(column)
+                self._check_only(columns, column, field)
+        self._check_needs(fields, columns)
         metadata = {
             column: values for column, values in columns.items() if column not in used and _is_column(values, count)
         }
         return [self._sample(fields, metadata, row) for row in range(count)]
+
+    def _check_only(self, columns: Mapping[str, Any], chosen: str, field: str) -> None:
+        """Two columns may be the same to a reader of the data set, and are not: a solution, and its last line."""
+        for other, same in self.defaults.items():
+            if same != field or other == chosen or columns.get(other) is None or field not in self._declared(False):
+                continue
+            if not _equal(columns[other], columns[chosen]):
+                raise ConfigError(
+                    f"{self.adapter}: {chosen!r} and {other!r} could both be the {field}, and differ; say which: "
+                    f"fields={{{field!r}: {chosen!r}}}"
+                )
+
+    def _check_needs(self, fields: Mapping[str, Any], columns: Mapping[str, Any]) -> None:
+        for field in self._declared(True):
+            if field in fields or (field in self.given and self.given[field] is None):
+                continue
+            usual = [column for column, becomes in self.defaults.items() if becomes == field]
+            taken = (
+                f" ({field!r} has become {self.defaults[field]})" if field in columns and field in self.defaults else ""
+            )
+            there = ", ".join(name for name, value in columns.items() if value is not None and not callable(value))
+            raise InputError(
+                f"the reward needs this field, and there is no column {' or '.join(usual) or field}{taken}; "
+                f"the columns are {there}: write fields={{{field!r}: COLUMN}}",
+                reward=None if self.reward is None else self.reward.name,
+                field=field,
+            )
+
+    def _declared(self, only_required: bool) -> set[str]:
+        """What the reward says that it reads."""
+        leaves = [] if self.reward is None else leaves_of(self.reward)
+        found = {field for leaf in leaves for field in leaf.required_fields}
+        return found if only_required else found | {field for leaf in leaves for field in leaf.optional_fields or ()}
 
     def _column(self, columns: Mapping[str, Any], column: str, field: str, count: int) -> Sequence[Any]:
         if column not in columns:
@@ -102,6 +158,13 @@ class Columns:
         rest = {column: values[row] for column, values in metadata.items() if values[row] is not None}
         nested = own.pop("metadata", None)
         return Sample(**own, metadata={**rest, **(nested or {})})
+
+
+def _equal(one: Any, other: Any) -> bool:
+    try:
+        return bool(one == other)
+    except (TypeError, ValueError):  # arrays and tensors
+        return False
 
 
 def _is_column(values: Any, count: int) -> bool:

@@ -53,7 +53,7 @@ class SwiftScoring(Parametrised):
         adapter = "ms-swift"
         check_reward(reward, adapter, groups=_GROUPS)
         self.reward = reward
-        self.columns = Columns(_DEFAULTS, fields, adapter)
+        self.columns = Columns(_DEFAULTS, fields, adapter, reward)
         numbers = Numbers(not_applicable, on_error, adapter)
         self.not_applicable, self.on_error = numbers.not_applicable, numbers.on_error
         self.scorer = reward if on_error is None else MaskErrors(reward, max_failure_rate=1.0)
@@ -86,7 +86,7 @@ def orm_class(
 
     Args:
         reward: The reward; not one of groups: ms-swift shows the batch of one process.
-        fields: Sample field by column, ``{"reference": "label"}``. By default ``solution``, ``answer`` or
+        fields: Column by field of `Sample`, ``{"reference": "label"}``. By default ``solution``, ``answer`` or
             ``ground_truth`` is the reference, ``response_token_ids`` the tokens, ``images`` the condition images, and
             what stands in ``messages`` before the completion the prompt; the rest is metadata.
         not_applicable: The number for a sample to which the reward does not apply; by default None, which ms-swift

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from flux_rewards.combinator import UnaryCombinator
-from flux_rewards.errors import ComputeError, ConfigError, brief, close_match
+from flux_rewards.errors import ComputeError, ConfigError, ContractError, brief, close_match
 from flux_rewards.naming import distinct
 from flux_rewards.wrappers.wrapper import Wrapper
 
@@ -72,6 +72,7 @@ class NamedParts:
                     reward=reward.name,
                 )
         given = known if names is None else list(names)
+        self._unseen = set() if known else set(given)  # nobody knows yet whether there are such parts
         self.keys = dict(zip(given, distinct([*taken, *given])[len(taken) :], strict=True))
         """Key by part."""
 
@@ -80,7 +81,10 @@ class NamedParts:
 
         Raises:
             ComputeError: A part has no score for a sample, and no number stands for that.
+            ContractError: A sample was scored, and a part was never seen: its name is a slip, which `not_applicable`
+                would hide for ever.
         """
+        self._check_there(batch)
         rows: list[dict[str, float]] = [{} for _ in range(len(batch))]
         for name, key in self.keys.items():
             part = batch.parts.get(name)
@@ -89,6 +93,19 @@ class NamedParts:
                 failed = row in batch.errors or (part is not None and row in part.errors)
                 entry[key] = self._missing(name, row, failed=failed) if math.isnan(value) else value
         return rows
+
+    def _check_there(self, batch: RewardBatch) -> None:
+        self._unseen -= set(batch.parts)
+        scores = enumerate(batch.rewards.tolist())
+        scored = next((row for row, score in scores if not (math.isnan(score) or _masked(batch, row))), None)
+        if self._unseen and scored is not None:
+            name = next(name for name in self.keys if name in self._unseen)
+            raise ContractError(
+                f"{self.numbers.adapter}: parts names {name!r}{close_match(name, batch.parts)}, and this sample was "
+                f"scored without such a part; it has {', '.join(batch.parts) or 'none'}. A part that does not apply "
+                "is None in RewardOutput(parts=...), not left out",
+                index=scored,
+            )
 
     def _missing(self, name: str, row: int, *, failed: bool) -> float:
         value = self.numbers.on_error if failed else self.numbers.not_applicable
@@ -100,3 +117,8 @@ class NamedParts:
                 index=row,
             )
         return value
+
+
+def _masked(batch: RewardBatch, row: int) -> bool:
+    """Whether the score is the number of a `MaskErrors` for a sample that failed, and so has no parts."""
+    return bool(batch.metadata) and "masked_error" in batch.metadata[row]

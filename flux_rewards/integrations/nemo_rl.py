@@ -55,7 +55,7 @@ class EnvironmentScoring(Parametrised):
         adapter = "NeMo-RL"
         check_reward(reward, adapter, groups=_GROUPS)
         self.reward, self.components = reward, components
-        self.columns = Columns(_DEFAULTS, fields, adapter)
+        self.columns = Columns(_DEFAULTS, fields, adapter, reward)
         self.numbers = Numbers(not_applicable, on_error, adapter)
         self.parts = NamedParts(reward, self.numbers, parts if components else [])
         if components and not self.parts.keys:
@@ -116,7 +116,7 @@ def environment_class(
         reward: The reward; not one of groups.
         components: Give ``{part: (B,)}`` instead of the total (B,): the columns of GDPO, before their weights.
         parts: Which, where they are not all that the reward is known to have.
-        fields: Sample field by column, ``{"reference": "expected"}``: a key of the samples' metadata
+        fields: Column by field of `Sample`, ``{"reference": "expected"}``: a key of the samples' metadata
             (``extra_env_info``). By default ``ground_truth``, ``answer`` or ``solution`` is the reference.
         not_applicable: The number for a sample, or a part, to which the reward does not apply; without it an error.
         on_error: The number for a sample that failed; without it the error is raised, and ends the training.

@@ -22,6 +22,10 @@ class Numbers:
         on_error: The number for a sample that could not be scored; None raises. The policy learns from it.
         adapter: Whose they are, for messages.
 
+    An `on_error` holds for an outage of everything, too: of samples that a trainer shows one by one nobody knows which
+    share failed, so that the `max_failure_rate` of a `MaskErrors` within the reward is not asked there. Where a trainer
+    shows batches, it is, and raises.
+
     Examples:
         >>> import numpy as np
         >>> from flux_rewards import RewardBatch

@@ -39,7 +39,7 @@ class StepReward(Parametrised):
 
     Args:
         reward: The reward; not one of groups: an environment sees one rollout.
-        fields: Sample field by column: ``prompt``, ``action``, and the keys of the environment's extras, of the
+        fields: Column by field of `Sample`: ``prompt``, ``action``, and the keys of the environment's extras, of the
             ``extra_info`` and of the ``reward_model`` in them. By default ``ground_truth``, ``answer`` or ``solution``
             is the reference.
         not_applicable: The number for an action to which the reward does not apply; without it that is an error.
@@ -68,7 +68,7 @@ class StepReward(Parametrised):
         adapter = "SkyRL"
         check_reward(reward, adapter)
         self.reward = reward
-        self.columns = Columns(_DEFAULTS, fields, adapter)
+        self.columns = Columns(_DEFAULTS, fields, adapter, reward)
         self.numbers = Numbers(not_applicable, on_error, adapter)
         self.calls = SingleCalls(reward, adapter=adapter, timeout=timeout)
 

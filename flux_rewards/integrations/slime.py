@@ -74,7 +74,7 @@ class SlimeReward(Parametrised):
             raise ConfigError("slime: parts go into a dict, of which slime wants to know the score: give reward_key")
         self.reward = reward
         self.reward_key = None if reward_key is None else checked_text(reward_key, "slime: reward_key", reward.name)
-        self.columns = Columns(_DEFAULTS, fields, adapter)
+        self.columns = Columns(_DEFAULTS, fields, adapter, reward)
         self.numbers = Numbers(not_applicable, on_error, adapter)
         self.parts = NamedParts(reward, self.numbers, parts if reward_key else [], taken=[reward_key or ""])
         self.calls = SingleCalls(
@@ -129,7 +129,7 @@ def custom_rm(reward: RewardFunction, **options: Unpack[SlimeOptions]) -> Callab
     Args:
         reward: The reward; not one of groups (see `group_rm`).
         **options: ``reward_key``: give a dict with the score under this key, and the parts; for slime's
-            ``--reward-key``. ``parts``: which. ``fields``: sample field by column, ``{"reference": "answer"}``; columns
+            ``--reward-key``. ``parts``: which. ``fields``: column by field, ``{"reference": "answer"}``; columns
             are slime's own and the keys of the metadata. ``not_applicable``, ``on_error``: the numbers for samples
             without a score; without them that is an error, which ends the rollout. ``max_batch``, ``window``,
             ``timeout``: as for `SingleCalls`.

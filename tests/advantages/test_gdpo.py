@@ -72,7 +72,7 @@ def test_what_failed_takes_no_part_in_any_variant(variant: str) -> None:
         errors={3: "late"},
         parts={name: RewardBatch(np.array(column)) for name, column in columns.items()},
     )
-    found = gdpo(batch, ["p", "p", "p", "p"], variant=variant, lengths=[1, 2, 3, 4])
+    found = gdpo(batch, ["p", "p", "p", "p"], dict.fromkeys(columns, 1.0), variant=variant, lengths=[1, 2, 3, 4])
     without = gdpo({name: column[:3] for name, column in columns.items()}, 3, variant=variant, lengths=[1, 2, 3])
     assert math.isnan(found[3])
     np.testing.assert_allclose(found[:3], without, atol=1e-12)
@@ -105,7 +105,7 @@ def test_conditions() -> None:
     found = gdpo(parts, 4, conditions={"short": ("right", 1.0)}, variant=PLAIN)
     expected = gdpo({"right": parts["right"], "short": [0.2, 0.0, 0.8, NAN]}, 4, variant=PLAIN)
     np.testing.assert_array_equal(found, expected)
-    tensor = gdpo(torch.tensor(list(parts.values())).T, 4, conditions={1: (0, 1.0)}, variant=PLAIN)
+    tensor = gdpo(torch.tensor(list(parts.values())).T, 4, [1.0, 1.0], conditions={1: (0, 1.0)}, variant=PLAIN)
     np.testing.assert_allclose(tensor.numpy(), expected, atol=1e-6)
 
 

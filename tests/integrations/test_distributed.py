@@ -31,6 +31,7 @@ from flux_rewards import (
     RewardOutput,
     Sample,
     TokenKeywordReward,
+    UnaryCombinator,
 )
 from flux_rewards.contract import Scored
 from flux_rewards.integrations import trl
@@ -76,6 +77,13 @@ class Brightness(RewardFunction):
     def compute_rewards(self, samples: Sequence[Sample]) -> list[float]:
         means = [float(sample.image.double().mean()) for sample in samples]
         return [mean - means[0] for mean in means]
+
+
+class ByLevel(UnaryCombinator):
+    """Somebody's own fold, which reads the samples."""
+
+    def combine(self, batches: Sequence[RewardBatch], samples: Sequence[Sample]) -> RewardBatch:
+        return RewardBatch(batches[0].rewards * [sample.metadata["level"] for sample in samples])
 
 
 class AnyField(Listwise):
@@ -199,6 +207,35 @@ def work(rank: int, ranks: int) -> Any:
     return list(SCORED)
 
 
+def folded(rank: int, ranks: int) -> Any:
+    """The groups are compared by what a fold made of the samples' metadata, in halves on two processes."""
+    reward = GroupRank(ByLevel(LengthReward(target=4, unit="words")))
+    if rank > 1:
+        return DistributedGroups(reward)([]).rewards.tolist()
+    levels = [{"level": level} for level in ((1.0, 2.0), (4.0, 3.0))[rank]]
+    mine = [Sample("p", "a b", metadata=level) for level in levels]
+    return DistributedGroups(reward)(mine).rewards.tolist()
+
+
+def of_two_prompts(rank: int, ranks: int) -> Any:
+    """Each process has neighbours of one prompt, and another one than the other process has."""
+    func = trl.reward_func(Listwise(), num_generations=2 * ranks, distributed=True)
+    return func(prompts=[f"p{rank}"] * 2, completions=["a", "b"])
+
+
+def ends_itself(rank: int, ranks: int) -> Any:
+    """An author's sys.exit on one process."""
+
+    def leave(samples: Sequence[Sample]) -> Any:
+        raise SystemExit(3)
+
+    reward = GroupRank(FunctionReward(leave if rank == 0 else lambda _: 1.0, "batch" if rank == 0 else "sample"))
+    try:
+        return told(DistributedGroups(reward)(texts([f"p{rank}"], "a")))
+    except SystemExit:
+        raise ValueError("SystemExit here") from None
+
+
 def in_a_group_of_processes(rank: int, ranks: int) -> Any:
     """The last process takes no part."""
     from torch import distributed
@@ -250,6 +287,9 @@ SCENARIOS: dict[str, Callable[[int, int], Any]] = {
     "setups": interrupted,
     "trl": through_trl,
     "a wrong layout": wrong_layout,
+    "folded": folded,
+    "of two prompts": of_two_prompts,
+    "an exit": ends_itself,
     "nothing": lambda rank, ranks: told(DistributedGroups(Listwise())([])),
 }
 
@@ -408,6 +448,28 @@ def test_a_wrong_layout_is_raised_on_all(found: Found) -> None:
     raised = [of_rank["a wrong layout"] for of_rank in found]
     assert {entry["raised"] for entry in raised} == {"ConfigError"}
     assert all("should be of one group" in entry["text"] for entry in raised)
+
+
+@pytest.mark.slow
+def test_a_fold_sees_whole_samples(found: Found) -> None:
+    """What moves is moved whole where somebody's own fold may read it."""
+    assert returned(found, "folded")[:2] == [[0.0, pytest.approx(1 / 3)], [1.0, pytest.approx(2 / 3)]]
+
+
+@pytest.mark.slow
+def test_a_group_of_two_prompts_is_refused_on_all(found: Found) -> None:
+    """Though on each process its neighbours are alike."""
+    raised = [of_rank["of two prompts"] for of_rank in found]
+    assert {entry["raised"] for entry in raised} == {"ConfigError"}
+    assert all(f"have not {2 * len(raised)} samples" in entry["text"] for entry in raised)
+
+
+@pytest.mark.slow
+def test_an_exit_is_told_to_the_others(found: Found) -> None:
+    """They fail at once, and do not wait for what will not come."""
+    raised = [of_rank["an exit"] for of_rank in found]
+    assert raised[0]["text"] == "SystemExit here"
+    assert all("ended with SystemExit" in entry["text"] for entry in raised[1:])
 
 
 @pytest.mark.slow

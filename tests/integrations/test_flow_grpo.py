@@ -171,6 +171,42 @@ def test_factories_are_told_the_device() -> None:
     assert made == ["cuda:3", None]
 
 
+class OnDevice(RewardFunction):
+    """Its first parameter is not the device."""
+
+    required_fields = ("image",)
+
+    def __init__(self, level: float = 0.5, *, device: str | None = None) -> None:
+        super().__init__()
+        self.level, self.device = level, device
+
+    def compute_reward(self, sample: Sample) -> float:
+        return self.level if self.device == "cuda:3" else -self.level
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (OnDevice, 0.5),
+        (lambda device: OnDevice(0.25, device=device), 0.25),
+        (lambda where: OnDevice(0.25, device=where), 0.25),
+        (lambda level=1.0, device=None: OnDevice(level, device=device), 1.0),
+        (lambda: OnDevice(0.75), -0.75),
+    ],
+    ids=["class", "device", "other name", "by keyword", "nothing"],
+)
+def test_what_makes_a_reward_is_told_the_device(make: Any, expected: float) -> None:
+    """By name where it has the parameter; a class's first parameter is none."""
+    scores, _ = as_multi_score_makes(flow_grpo.score_factory(make), "cuda:3")(BYTES, PROMPTS, None)
+    assert scores.tolist() == [expected] * N
+
+
+def test_a_class_without_a_device() -> None:
+    """It is made as it is."""
+    scores, _ = flow_grpo.score_factory(JPEGCompressibility)("cuda:3")(BYTES, PROMPTS, None)
+    np.testing.assert_allclose(scores, JPEGCompressibility()(SAMPLES).rewards, rtol=1e-9)
+
+
 @pytest.mark.slow
 def test_gradients_reach_the_pixels(tmp_path: Path) -> None:
     """As AlignProp wants it: the same scores, and the metadata handed back."""
@@ -360,6 +396,37 @@ def test_there_and_back() -> None:
     for images in ("nchw", "nhwc"):
         back = flow_grpo.from_flow_grpo(flow_grpo.reward_fn(reward), images)
         np.testing.assert_array_equal(back(SAMPLES).rewards, reward(SAMPLES).rewards)
+
+
+@pytest.mark.parametrize("form", ["scores", "dict"])
+def test_parts_come_back(form: str) -> None:
+    """From either form; one that does not apply to a sample is none there, and no failure."""
+    reward = CompositeReward([(Level(), 1.0), (JPEGCompressibility(), 1.0)])
+    samples = [SAMPLES[0], SAMPLES[1]]
+    back = flow_grpo.from_flow_grpo(flow_grpo.reward_fn(reward, form=form))(samples)
+    direct = reward(samples)
+    np.testing.assert_allclose(back.rewards, direct.rewards, rtol=1e-6)
+    assert list(back.parts) == list(direct.parts) == ["Level", "JPEGCompressibility"]
+    assert back.parts["Level"].not_applicable.tolist() == [False, True]
+    for name, part in direct.parts.items():
+        np.testing.assert_allclose(back.parts[name].rewards, part.rewards, rtol=1e-6)
+
+
+def test_an_infinite_part_failed() -> None:
+    """And is named."""
+
+    def endless(images: Any, prompts: Any, metadata: Any) -> Any:
+        return [1.0], {"level": [float("inf")]}
+
+    with pytest.raises(ComputeError, match="inf for 'level'"):
+        flow_grpo.from_flow_grpo(endless)(prompt=["a"], image=IMAGES[:1])
+
+
+def test_a_function_of_a_file(tmp_path: Path) -> None:
+    """By the path of the file."""
+    (tmp_path / "mine.py").write_text("def size(images, prompts, metadata):\n    return [float(images.shape[2])], {}\n")
+    reward = flow_grpo.from_flow_grpo(f"{tmp_path / 'mine.py'}:size")
+    assert (reward.name, reward(prompt=["a"], image=IMAGES[:1]).rewards.tolist()) == ("size", [4.0])
 
 
 def test_one_by_its_path_pickles() -> None:

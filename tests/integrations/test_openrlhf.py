@@ -173,6 +173,12 @@ def test_arguments_are_checked(options: dict[str, Any], message: str) -> None:
         openrlhf.reward_func(composite(), **options)
 
 
+def test_a_score_of_a_reward_without_parts() -> None:
+    """There is none to choose from, and the message says what to do."""
+    with pytest.raises(ConfigError, match=r"known to have none: leave it out, or name parts=\[\.\.\.\]; found 'nope'"):
+        openrlhf.reward_func(ExactMatch(), score="nope")
+
+
 def test_a_reward_of_groups_is_refused() -> None:
     """OpenRLHF shows one sample at a time."""
     with pytest.raises(ConfigError, match=r"compares the samples of a group.*OpenRLHF"):
@@ -245,3 +251,10 @@ def test_other_machines_are_served_only_where_asked() -> None:
     """OpenRLHF sends no token."""
     with pytest.raises(ConfigError, match="can be reached from other machines"):
         openrlhf.serve(composite(), host="0.0.0.0")  # noqa: S104  # refused
+
+
+@pytest.mark.parametrize("function", [openrlhf.reward_func(Echo()), openrlhf.reward_func(ExactMatch())])
+def test_an_empty_label_is_no_reference(function: Any) -> None:
+    """OpenRLHF passes "" for a data set without labels; a reward that needs one says so."""
+    with pytest.raises(InputError, match="reference"):
+        function([f"{PROMPT}"], [PROMPT], [""])

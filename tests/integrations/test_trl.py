@@ -153,7 +153,15 @@ def test_the_weighted_sum_is_the_total() -> None:
     total = np.where(np.isnan(table).all(axis=1), np.nan, np.nansum(table * weights, axis=1))
     np.testing.assert_allclose(total, [0.25, -1.75, np.nan, np.nan, np.nan, 0.0, 2.0])  # by hand
     np.testing.assert_array_equal(total, reward(response=COMPLETIONS).rewards)
-    assert trl.reward_func(reward)(prompts=[], completions=COMPLETIONS) == [0.25, -1.75, None, None, None, 0.0, 2.0]
+    assert trl.reward_func(reward)(prompts=[""] * 7, completions=COMPLETIONS) == [
+        0.25,
+        -1.75,
+        None,
+        None,
+        None,
+        0.0,
+        2.0,
+    ]
 
 
 def test_a_failure_raises() -> None:
@@ -382,6 +390,75 @@ class Aspects(RewardFunction):
 
     def compute_reward(self, sample: Sample) -> RewardOutput:
         return RewardOutput(1.0, parts={} if sample.response == "none" else {"style": 0.5})
+
+
+def test_the_same_completions_beside_other_columns_are_another_batch() -> None:
+    """A function that comes with another answer gets the scores for that one."""
+    reward = CompositeReward({"one": (ExactMatch(), 1.0), "two": (ExactMatch(), 0.5)})
+    (one, two), _ = trl.reward_funcs(reward)
+    completions = ["4", "5"]
+    assert one(prompts=["q", "q"], completions=completions, answer=["4", "4"]) == [1.0, 0.0]
+    assert two(prompts=["q", "q"], completions=completions, answer=["5", "5"]) == [0.0, 1.0]
+
+
+def test_weights_that_the_trainer_was_not_given() -> None:
+    """TRL would add the parts up without them, and the policy would learn another reward."""
+    reward = CompositeReward({"right": (ExactMatch(), 1.0), "brief": (LengthReward(target=2, unit="words"), 0.2)})
+    funcs, weights = trl.reward_funcs(reward)
+    call = {"prompts": ["q"], "completions": ["4"], "answer": ["4"]}
+    trainer = Trainer(1, 1)
+    trainer.args = SimpleNamespace(reward_weights=None)  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match=r"\[1.0, 0.2\], and the trainer has none; pass .*reward_weights"):
+        funcs[0](**call, log_metric=trainer.log_metric)
+    trainer.args = SimpleNamespace(reward_weights=weights)  # type: ignore[attr-defined]
+    assert funcs[0](**call, log_metric=trainer.log_metric) == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"gold": ["4"]}, r"no column solution or answer or .*columns are .*gold.*fields=\{'reference': COLUMN\}"),
+        ({"solution": ["2 + 2 = 4"], "answer": ["4"]}, "'solution' and 'answer' could both be the reference"),
+        ({"answer": ["4", "5"]}, "'answer' must be a list with 1 entries"),
+    ],
+)
+def test_a_reference_that_is_not_told(columns: dict[str, list[str]], message: str) -> None:
+    """Under another name, twice, or of another length: said before anything is scored."""
+    with pytest.raises((ConfigError, InputError), match=message):
+        trl.reward_func(ExactMatch())(prompts=["q"], completions=["4"], **columns)
+
+
+def test_two_columns_that_agree_need_no_choice() -> None:
+    """Nor do any where no reward reads the field."""
+    call = {"prompts": ["q"], "completions": ["4"]}
+    assert trl.reward_func(ExactMatch())(**call, solution=["4"], answer=["4"]) == [1.0]
+    assert trl.reward_func(LengthReward(target=1))(**call, solution=["2 + 2"], answer=["4"]) == [1.0]
+
+
+def test_a_reward_that_is_given_to_the_trainer_itself() -> None:
+    """It is callable, and no function of TRL's: the error says what is."""
+    with pytest.raises(InputError, match=r"trl\.reward_func"):
+        ExactMatch()(prompts=["q"], completions=["4"], trainer_state=None)
+
+
+def test_ids_of_the_users_own() -> None:
+    """They are groups as they stand, whole ones; ids for some samples only are refused."""
+    func = trl.reward_func(GroupRank(LengthReward(target=9)), num_generations=2, fields={"group_id": "uid"})
+    call = {"prompts": ["p", "q", "p", "q"], "completions": ["a a", "a", "a", "a a"]}
+    assert func(**call, uid=[1, 2, 1, 2]) == [1.0, 0.0, 0.0, 1.0]
+    with pytest.raises(ConfigError, match="some samples have a group_id, and others none"):
+        func(**call, uid=[1, 2, 1, None])
+    with pytest.raises(ConfigError, match="the group 1 has 3 samples here"):
+        func(**call, uid=[1, 1, 1, 2])
+
+
+def test_evaluation_has_a_size_of_its_own() -> None:
+    """What was said of training is not held against it."""
+    trainer = Trainer(4, 2)
+    trainer.model.training = False
+    func = trl.reward_func(GroupRank(LengthReward(target=9)), num_generations=4)
+    call = {"prompts": ["p", "p"], "completions": ["a a", "a"]}
+    assert func(**call, log_metric=trainer.log_metric) == [1.0, 0.0]
 
 
 def test_columns_are_there_in_every_batch() -> None:

@@ -84,6 +84,57 @@ def test_one_call_of_the_reward_serves_all_functions() -> None:
         assert len(seen.samples) == times
 
 
+def test_each_reward_tells_its_own_parts() -> None:
+    """Two rewards with a part of one name, asked in turn: two words are all of 2, and 2/9 of 9."""
+    near = verifiers.reward_funcs(CompositeReward({"words": (LengthReward(target=2, unit="words"), 1.0)}, name="near"))
+    far = verifiers.reward_funcs(CompositeReward({"words": (LengthReward(target=9, unit="words"), 1.0)}, name="far"))
+    row = state("two words")
+    told = [asyncio.run(func(row)) for func in (near.funcs[0], far.funcs[0], near.funcs[1], far.funcs[1])]
+    assert told == pytest.approx([1.0, 2 / 9, 1.0, 2 / 9])
+    assert "flux_rewards" not in row
+
+
+class Outage(RewardFunction):
+    """Answers once, and then no more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def compute_reward(self, sample: Sample) -> float:
+        self.calls += 1
+        if self.calls > 1:
+            raise RuntimeError("down")
+        return 0.75
+
+
+@pytest.mark.parametrize("groups", [False, True])
+def test_parts_of_an_earlier_scoring_are_not_told(groups: bool) -> None:
+    """A rollout scored again while the reward is down: the score and all parts fail, with one call between them."""
+    outage = Outage()
+    reward = CompositeReward({"a": (outage, 1.0), "b": (LengthReward(target=2), 1.0)})
+    if groups:
+        reward = CompositeReward({"a": (outage, 1.0), "b": (GroupRank(LengthReward(target=2)), 1.0)})
+    funcs = verifiers.reward_funcs(reward).funcs
+    row: Any = [state("42")] if groups else state("42")
+    first = [asyncio.run(func(row)) for func in funcs]
+    assert first[1] == ([0.75] if groups else 0.75)
+    for func in funcs:
+        with pytest.raises(ComputeError, match="down"):
+            asyncio.run(func(row))
+    assert outage.calls == 2
+
+
+def test_parts_without_the_score() -> None:
+    """A rubric of parts only: one call a scoring, and another for the next."""
+    seen = Seen()
+    parts = verifiers.reward_funcs(CompositeReward({"a": (seen, 1.0), "b": (LengthReward(target=2), 1.0)})).funcs[1:]
+    row = state("42")
+    for times in (1, 2):
+        score_rollout(parts, [1.0, 1.0], row)
+        assert len(seen.samples) == times
+
+
 def test_what_a_reward_is_shown() -> None:
     """Messages, the answer, the example as the group, and the rest as metadata; an empty answer is none."""
     seen = Seen()
@@ -205,6 +256,8 @@ def test_a_reward_of_groups_is_refused_for_a_task() -> None:
     """A task's reward sees one trace."""
     with pytest.raises(ConfigError, match="sees one trace"):
         verifiers.task_reward(GroupRank(LengthReward(target=2)))
+    with pytest.raises(ConfigError, match="verifiers: expected a reward, found 3"):
+        verifiers.task_reward(3)  # type: ignore[arg-type]
 
 
 # The other way round

@@ -17,8 +17,10 @@ import pytest
 from flux_rewards import (
     CompositeReward,
     ExactMatch,
+    FunctionReward,
     GroupRank,
     LengthReward,
+    MaskErrors,
     RewardFunction,
     RewardOutput,
     Sample,
@@ -128,6 +130,43 @@ def test_parts_are_checked_by_name() -> None:
     """A name that the composite has not is a slip."""
     with pytest.raises(ConfigError, match=r"no part 'rigth' \(did you mean 'right'"):
         verl.compute_score(composite(), parts=["rigth"])
+
+
+def test_a_misspelt_part_is_no_number() -> None:
+    """Of a reward whose parts only its answers tell, too; what failed or was skipped before says nothing about it."""
+    function = verl.compute_score(Moody(), parts=["sytle"], not_applicable=0.0, on_error=-1.0)
+    for response in ("skip", "fail"):
+        function(**ROW | {"solution_str": response})
+    with pytest.raises(ContractError, match=r"parts names 'sytle' \(did you mean 'style'\?\)"):
+        function(**ROW | {"solution_str": "yes"})
+    with pytest.raises(ContractError, match=r"parts names 'style'.*it has none"):
+        verl.compute_score(ExactMatch(), parts=["style"], not_applicable=0.0)(**ROW)
+
+
+def test_a_masked_failure_has_no_parts_and_no_slip() -> None:
+    """Its number comes from MaskErrors, and so there is nothing to find parts in."""
+    masked = MaskErrors(Moody(), max_failure_rate=1.0, on_error=-1.0)
+    function = verl.compute_score(masked, parts=["style"], not_applicable=0.5)
+    assert function(**ROW | {"solution_str": "fail"}) == {"score": -1.0, "style": 0.5}
+
+
+def test_a_part_that_was_seen_may_be_missing_later() -> None:
+    """It then does not apply."""
+    reward = FunctionReward(
+        lambda sample: RewardOutput(1.0, parts={"style": 0.25} if sample.response == "yes" else {}), fields=["response"]
+    )
+    function = verl.compute_score(reward, parts=["style"], not_applicable=0.5)
+    told = [function(**ROW | {"solution_str": said}) for said in ("yes", "no")]
+    assert told == [{"score": 1.0, "style": 0.25}, {"score": 1.0, "style": 0.5}]
+
+
+def test_on_error_holds_where_nobody_knows_a_share() -> None:
+    """One sample at a time, the rate of a MaskErrors is not asked; of a batch it is."""
+    reward = MaskErrors(Moody(), max_failure_rate=0.5)
+    row = ROW | {"solution_str": "fail"}
+    assert verl.compute_score(reward, on_error=-1.0, parts=[])(**row) == -1.0
+    with pytest.raises(ComputeError, match=r"max_failure_rate=0\.5"):
+        batch_manager_call(verl.compute_scores(reward, on_error=-1.0, parts=[]), ["fail", "fail", "yes"], [{}] * 3)
 
 
 def test_a_part_called_score_does_not_replace_the_score() -> None:
@@ -260,6 +299,83 @@ def test_a_coroutine_function_of_verl(workers: int) -> None:
     assert batch.rewards.tolist() == [1.5, 0.5]
     assert batch.parts["acc"].rewards.tolist() == [1.0, 0.0]
     assert [entry["pred"] for entry in batch.metadata] == ["42", "41"]
+
+
+def of_one_data_set(solution_str: str, ground_truth: str, method: str = "strict") -> float:
+    """The signature of ``verl.utils.reward_score.gsm8k.compute_score``."""
+    return float(method == "strict" and solution_str.endswith(f"#### {ground_truth}"))
+
+
+def test_a_function_is_given_what_it_names() -> None:
+    """Those of one data set know of no data source, and need none."""
+    samples = [Sample(response=f"so #### {n}", reference="42") for n in (42, 41)]
+    assert verl.from_verl(of_one_data_set)(samples).rewards.tolist() == [1.0, 0.0]
+    assert verl.from_verl(lambda predict_str, ground_truth: len(predict_str))(samples).rewards.tolist() == [10.0, 10.0]
+    loose = verl.from_verl(of_one_data_set, arguments={"method": "flexible"})
+    assert loose(samples).rewards.tolist() == [0.0, 0.0]
+
+    def totals(solution_strs: list[str], **_: Any) -> list[float]:
+        return [float(len(text)) for text in solution_strs]
+
+    assert verl.from_verl(totals, "mine", plural=True)(response=["ab"]).rewards.tolist() == [2.0]
+
+
+def test_the_prompt_is_in_extra_info() -> None:
+    """As text under both names that verl's functions use; the metadata's own win."""
+
+    def asked(extra_info: dict[str, Any]) -> dict[str, Any]:
+        return {"score": 1.0, **extra_info}
+
+    reward = verl.from_verl(asked)
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "6 * 7?"}]
+    batch = reward(
+        [Sample(messages, "42"), Sample("6 * 7?", "42", metadata={"question": "own"}), Sample(response="42")]
+    )
+    assert batch.metadata == [
+        {"question": "6 * 7?", "prompt": "6 * 7?"},
+        {"question": "own", "prompt": "6 * 7?"},
+        {},
+    ]
+    with_prompt = verl.from_verl(verl.compute_score(FunctionReward(lambda s: s.prompt_text == "6 * 7?")), "mine")
+    assert with_prompt([Sample("6 * 7?", "42")]).rewards.tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda completion, answer: 1.0, r"wants completion, answer; one of verl's is given data_source, solution_str"),
+        (lambda solution_str, reward_router_address: 1.0, "wants reward_router_address"),
+        (lambda: 1.0, "wants nothing"),
+        (lambda solution_str, /: 1.0, "wants solution_str.*by keyword"),
+    ],
+)
+def test_a_function_that_wants_something_else_is_refused(function: Any, message: str) -> None:
+    """At once, with what there is."""
+    with pytest.raises(ConfigError, match=message):
+        verl.from_verl(function)
+
+
+def test_a_function_of_a_file(tmp_path: Path) -> None:
+    """By the path of the file, as verl's own configuration has it; run once a process, and it pickles."""
+    file = tmp_path / "my_reward.py"
+    file.write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n\n@dataclass\nclass Kept:\n"
+        "    calls: int = 0\n\nkept = Kept()\n\ndef compute_score(solution_str, ground_truth):\n"
+        "    kept.calls += 1\n    return float(kept.calls)\n"
+    )
+    reward = pickle.loads(pickle.dumps(verl.from_verl(f"{file}:compute_score")))
+    assert reward.name == "compute_score"
+    assert [reward(response=["x"]).rewards[0] for _ in range(2)] == [1.0, 2.0]
+    for path, message in [
+        (str(file), "write the function behind it"),
+        (f"{file}:compute_scores", "did you mean 'compute_score'"),
+        (f"{tmp_path / 'none.py'}:compute_score", "there is no file"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            verl.from_verl(path)(response=["x"])
+    file.with_name("broken.py").write_text("1 / 0")
+    with pytest.raises(ConfigError, match=r"broken\.py cannot be imported: ZeroDivisionError"):
+        verl.from_verl(f"{tmp_path / 'broken.py'}:f")(response=["x"])
 
 
 def test_a_plural_function_of_verl() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flux_rewards.contract import locate
-from flux_rewards.errors import FluxRewardsError
+from flux_rewards.errors import ComputeError, FluxRewardsError
 from flux_rewards.wire.answers import described, restored
 
 if TYPE_CHECKING:
@@ -65,18 +65,20 @@ class Exchange:
             FluxRewardsError: `make` failed, here or elsewhere.
             TimeoutError: `make` was not done in time, here or elsewhere.
         """
-        failure: Exception | None = None
+        failure: BaseException | None = None
         outgoing: Sequence[bytes] = ()
         try:
             outgoing = make()
             sizes = [len(body) for body in outgoing]
-        except Exception as error:  # noqa: BLE001  # the others must hear of it before it is raised
+        except BaseException as error:  # noqa: BLE001  # the others must hear of it before it is raised
             failure = error
             outgoing = [self._told(error)] * self.ranks
             sizes = [-len(body) for body in outgoing]
         table = self._sizes(sizes)
         incoming = self._bytes(outgoing, [abs(row[self.rank]) for row in table])
         failed = [rank for rank, row in enumerate(table) if min(row) < 0]
+        if failure is not None and not isinstance(failure, Exception):
+            raise failure
         if failed:
             heard = failed[0] if failure is None else self.rank
             raise self._restored(json.loads(incoming[heard]), heard) from failure
@@ -113,10 +115,12 @@ class Exchange:
             return torch.device("cpu")
         return torch.device(kinds[0], torch.get_device_module(kinds[0]).current_device())
 
-    def _told(self, error: Exception) -> bytes:
+    def _told(self, error: BaseException) -> bytes:
         place = error.place if isinstance(error, FailedAt) else None
         cause = error.error if isinstance(error, FailedAt) else error
         late = isinstance(cause, TimeoutError)
+        if not isinstance(cause, Exception):  # an author's sys.exit
+            cause = ComputeError(f"the process ended with {type(cause).__name__}")
         located = cause if isinstance(cause, FluxRewardsError) else locate(cause, reward="", index=None)
         told = {"error": described(located), "reward": located.reward, "place": place, "late": late}
         return json.dumps(told).encode()

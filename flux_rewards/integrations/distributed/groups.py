@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -12,12 +13,11 @@ from flux_rewards.batching import leaves_of
 from flux_rewards.buffer import RewardBuffer
 from flux_rewards.contract import Scored
 from flux_rewards.data import FIELDS, RewardBatch, Sample
-from flux_rewards.errors import ConfigError, ContractError, FluxRewardsError, InputError, brief
+from flux_rewards.errors import ConfigError, FluxRewardsError, InputError, brief
 from flux_rewards.fingerprint import fingerprint
 from flux_rewards.grouping import known_group_keys
 from flux_rewards.integrations.distributed.exchange import Exchange, FailedAt, Place
-from flux_rewards.plain import NotPlain
-from flux_rewards.validation import number
+from flux_rewards.validation import number, whole_number
 from flux_rewards.wire.answers import pack_answer, unpack_answer
 from flux_rewards.wire.samples import pack_readable, unpack_samples
 
@@ -41,11 +41,12 @@ class DistributedGroups:
     Args:
         reward: The reward. One that compares no samples is scored where they are, without a word to the others.
         process_group: A group of `torch.distributed`; all processes by default.
+        group_size: Samples of every group; None for groups of any size.
         timeout: Seconds for the scoring on one process; then all processes fail with a `TimeoutError`. How long a
             process waits for the others is the timeout of the process group, which must be longer.
 
     Raises:
-        ConfigError: `reward` is no reward.
+        ConfigError: `reward` is no reward; on a call, a group has not `group_size` samples.
         InputError: On a call, a field that has to move has no form as bytes, or a sample has no group.
         FluxRewardsError: On a call, whatever failed, on whatever process: where the sample is with its index, and on
             the others with its place in the message.
@@ -62,12 +63,18 @@ class DistributedGroups:
     """
 
     def __init__(
-        self, reward: RewardFunction, process_group: ProcessGroup | None = None, *, timeout: float | None = None
+        self,
+        reward: RewardFunction,
+        process_group: ProcessGroup | None = None,
+        *,
+        group_size: int | None = None,
+        timeout: float | None = None,
     ) -> None:
         if not isinstance(reward, RewardFunction):
             raise ConfigError(f"DistributedGroups: expected a reward, found {brief(reward)}")
         self.reward = reward
         self.process_group = process_group
+        self.group_size = None if group_size is None else whole_number(group_size, "group_size", reward.name, low=1)
         self.timeout = timeout if timeout is None else number(timeout, "timeout", reward.name, above=0.0)
 
     def __repr__(self) -> str:
@@ -105,6 +112,7 @@ class DistributedGroups:
             return [self._keys(samples, rank)] * ranks
 
         keys = [json.loads(body) for body in exchange(own_keys)]
+        self._check_sizes(keys)
         plan = _Plan(keys)
         moved = exchange(lambda: self._packed(samples, plan, rank))
         scored: list[RewardBatch] = []
@@ -121,7 +129,7 @@ class DistributedGroups:
             by_origin = [[at for at, place in enumerate(places) if place.rank == origin] for origin in range(ranks)]
             scored.append(scored[0].select(by_origin[rank]))
             return [
-                _packed_answer(scored[0].select(rows)) if rows and origin != rank else b""
+                pack_answer(Scored(scored[0].select(rows), {})) if rows and origin != rank else b""
                 for origin, rows in enumerate(by_origin)
             ]
 
@@ -131,6 +139,18 @@ class DistributedGroups:
             if rows:
                 pieces.append((rows, scored[1] if scorer == rank else unpack_answer(body).batch))
         return RewardBatch.scatter(len(samples), pieces).with_stats(scored[0].stats)
+
+    def _check_sizes(self, keys: Sequence[Sequence[str]]) -> None:
+        """The same on every process, since all know all keys."""
+        sizes = Counter(key for of_rank in keys for key in of_rank)
+        wrong = sum(size != self.group_size for size in sizes.values())
+        if self.group_size is not None and wrong:
+            found = sorted(set(sizes.values()))
+            raise ConfigError(
+                f"{wrong} of {len(sizes)} groups over {len(keys)} processes have not {self.group_size} samples (groups "
+                f"of {', '.join(map(str, found))}); does every process hold as many samples, in the trainer's order?",
+                reward=self.reward.name,
+            )
 
     def _score(self, samples: Sequence[Sample]) -> RewardBatch:
         with RewardBuffer(self.reward) as buffer:
@@ -163,7 +183,7 @@ class DistributedGroups:
 
     def _pack(self, samples: Sequence[Sample], rows: Sequence[int], rank: int) -> bytes:
         leaves = leaves_of(self.reward)
-        anything = any(leaf.optional_fields is None for leaf in leaves)
+        anything = _folds_may_read(self.reward) or any(leaf.optional_fields is None for leaf in leaves)
         read = [field for leaf in leaves for field in (*leaf.required_fields, *(leaf.optional_fields or ()))]
         fields = FIELDS if anything else list(dict.fromkeys([*read, "group_id", "token_ids"]))
         body, unsent = pack_readable(
@@ -218,8 +238,7 @@ def _with_group(sample: Sample, key: str) -> Sample:
     return sample if sample.group_id is not None else replace(sample, group_id=key)
 
 
-def _packed_answer(batch: RewardBatch) -> bytes:
-    try:
-        return pack_answer(Scored(batch, {}))
-    except NotPlain as error:
-        raise ContractError(f"metadata that cannot be sent to the process of the sample: {error}") from None
+def _folds_may_read(reward: RewardFunction) -> bool:
+    """Whether a fold is somebody's own, which is given the samples; those of this library look at groups only."""
+    own = bool(reward.children) and not type(reward).__module__.startswith("flux_rewards.")
+    return own or any(map(_folds_may_read, reward.children))

@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flux_rewards.base import RewardFunction, RewardOptions
-from flux_rewards.callables import resolve_path
 from flux_rewards.data import FIELDS, RewardOutput, Sample
 from flux_rewards.errors import ConfigError, ContractError, brief, close_match
-from flux_rewards.integrations.importing import imported
+from flux_rewards.integrations.importing import foreign_function, imported
 from flux_rewards.remote.remote_reward import RemoteReward
 from flux_rewards.threads import RenewedLock
 
@@ -31,8 +30,8 @@ class FlowFactoryModel(RewardFunction):
     """A reward model of Flow-Factory as a reward: one of samples, or for a ``GroupwiseRewardModel`` one of groups.
 
     Args:
-        model: A reward model, its class, the class's dotted path, or the name in Flow-Factory's registry. A class is
-            made when it is first needed.
+        model: A reward model, its class, the class's dotted path or that of its file, ``"models.py:Sharpness"``, or the
+            name in Flow-Factory's registry. A class is made when it is first needed.
         config: For a class: its ``RewardArguments``, or a mapping of what they hold, such as ``{"dtype": "float32"}``.
         accelerator: For a class: the ``Accelerator``; a new one by default.
         required_fields: What a sample must have; by default what the model declares. Some models declare more than they
@@ -83,7 +82,9 @@ class FlowFactoryModel(RewardFunction):
         if made and not (config is None and accelerator is None):
             raise ConfigError("config and accelerator are for a class; this model is made", reward="FlowFactoryModel")
         default = (
-            model.rpartition(".")[2] if isinstance(model, str) else getattr(model, "__name__", type(model).__name__)
+            model.replace(":", ".").rpartition(".")[2]
+            if isinstance(model, str)
+            else getattr(model, "__name__", type(model).__name__)
         )
         options.setdefault("name", default)
         held = getattr(model, "config", None) if made else config
@@ -125,7 +126,7 @@ class FlowFactoryModel(RewardFunction):
     def _kind(self) -> Any:
         if isinstance(self.model, str):
             if "." in self.model or ":" in self.model:
-                return resolve_path(self.model)
+                return foreign_function(self.model, self.name)
             return imported("flow_factory.rewards", INSTALL).get_reward_model_class(self.model)
         return self.model if isinstance(self.model, type) else type(self.model)
 

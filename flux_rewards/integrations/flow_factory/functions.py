@@ -52,7 +52,7 @@ def reward_model_class(
     Args:
         reward: The reward. It keeps its own device, precision and batch size: those of the YAML entry hold for what
             Flow-Factory does around it, such as how many samples a call has.
-        fields: Sample field by column, ``{"reference": "answer"}``: a column is an attribute of Flow-Factory's samples,
+        fields: Column by field, ``{"reference": "answer"}``: a column is an attribute of Flow-Factory's samples,
             or a key of the JSON in their ``metadata``, where the other columns of the data set are.
         not_applicable: The number for a sample to which the reward does not apply; without it that is an error, since
             Flow-Factory takes a NaN for a score.
@@ -77,7 +77,7 @@ def reward_model_class(
     adapter = "flow_factory.reward_model_class"
     check_reward(reward, adapter)
     numbers = Numbers(not_applicable, on_error, adapter)
-    columns = Columns({field: field for field in _FIELDS}, fields, adapter)
+    columns = Columns({field: field for field in _FIELDS}, fields, adapter, reward)
     names = _arguments(reward, columns)
     bases = imported("flow_factory.rewards", INSTALL)
     base = bases.GroupwiseRewardModel if reward.scope == "group" else bases.PointwiseRewardModel

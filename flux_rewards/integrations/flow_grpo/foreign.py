@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from flux_rewards.base import RewardFunction, RewardOptions
-from flux_rewards.callables import resolve_callable
 from flux_rewards.data import RewardOutput, Sample
-from flux_rewards.errors import ConfigError, ContractError, brief, close_match
+from flux_rewards.errors import ComputeError, ConfigError, ContractError, brief, close_match
+from flux_rewards.integrations.importing import foreign_function
 from flux_rewards.media import images_to_pil
 from flux_rewards.threads import RenewedLock
 from flux_rewards.validation import number, one_of
@@ -28,10 +29,12 @@ class FlowGRPOFunction(RewardFunction):
     """A function ``fn(images, prompts, metadata) -> (scores, info)`` as a reward.
 
     Args:
-        function: The function, or its dotted path; with `factory`, what gives it.
-        images: How it wants them: ``"nchw"``, a float32 tensor (N, 3, H, W) in [0, 1], or ``"nhwc"``, a uint8 array
-            (N, H, W, 3). Videos have an axis more, after the first. Samples of different sizes are scored in calls of
-            their own, since a tensor holds but one size.
+        function: The function, its dotted path, or that of its file, ``"rewards.py:name"``; with `factory`, what
+            gives it.
+        images: How it wants them, which its code alone says: ``"nchw"``, the default, a float32 tensor (N, 3, H, W) in
+            [0, 1], as flow_grpo passes, or ``"nhwc"``, a uint8 array (N, H, W, 3), as ddpo-pytorch's own functions take
+            (and numbers such as means are 255 times larger). Videos have an axis more, after the first. Samples of
+            different sizes are scored in calls of their own, since a tensor holds but one size.
         factory: Whether `function` is called first, once, for the function that scores, as flow_grpo's
             ``pickscore_score(device)`` is.
         device: For a factory that takes one.
@@ -42,8 +45,9 @@ class FlowGRPOFunction(RewardFunction):
         **options: Of every reward; see `RewardFunction`.
 
     The metadata of the samples are passed as a list of mappings; `only_strict` as the function has it. Scores may be a
-    list, an array, a tensor, or the five values of GenEval, whose second to third are kept as metadata; other keys of a
-    dict become parts, and lists in the info metadata. A NaN is a failure.
+    list, an array, a tensor, or the five values of GenEval, whose second to third are kept as metadata. Other keys of a
+    dict, and of the info, are parts where they have one number a sample, and metadata where they have one of anything
+    else. A NaN is a failure; in a part it says that the part does not apply.
 
     Raises:
         ConfigError: An argument is none of its values.
@@ -76,7 +80,8 @@ class FlowGRPOFunction(RewardFunction):
         if not callable(given) and not isinstance(given, str):
             found = f"found {brief(function)}"
             raise ConfigError(f"function must be callable or a dotted path, {found}", reward="FlowGRPOFunction")
-        default = function.rpartition(".")[2] if isinstance(function, str) else getattr(function, "__name__", "")
+        dotted = function.replace(":", ".") if isinstance(function, str) else ""
+        default = dotted.rpartition(".")[2] or getattr(function, "__name__", "")
         if default and "<" not in default:
             options.setdefault("name", default)
         super().__init__(**options)
@@ -102,7 +107,7 @@ class FlowGRPOFunction(RewardFunction):
     @property
     def decided_by(self) -> Sequence[Any]:  # type: ignore[override]  # the code behind a path
         """The function itself."""
-        return [resolve_callable(self.function, self.name)]
+        return [foreign_function(self.function, self.name)]
 
     def load(self) -> None:
         """Make the function now, where a factory gives it."""
@@ -115,7 +120,7 @@ class FlowGRPOFunction(RewardFunction):
     def _scorer(self) -> Callable[..., Any]:
         with self._opening:
             if self._opened is None:
-                found = resolve_callable(self.function, self.name)
+                found = foreign_function(self.function, self.name)
                 if self.factory:
                     found = found(self.device) if _takes(found, "device") else found()
                 self._opened = found
@@ -135,7 +140,7 @@ class FlowGRPOFunction(RewardFunction):
                 scores[row] = score
         return scores
 
-    def _called(self, pixels: Sequence[Any], samples: Sequence[Sample]) -> list[RewardOutput]:
+    def _called(self, pixels: Sequence[Any], samples: Sequence[Sample]) -> list[RewardOutput | Exception]:
         function = self._scorer()
         given: dict[str, Any] = {}
         if "condition_images" in self.required_fields:
@@ -144,43 +149,61 @@ class FlowGRPOFunction(RewardFunction):
             given["only_strict"] = True
         prompts = [sample.prompt_text if sample.prompt is not None else "" for sample in samples]
         answer = function(_stacked(pixels), prompts, [dict(sample.metadata) for sample in samples], **given)
-        columns: Mapping[str, Any] = {}
+        columns: dict[str, Any] = {}
         notes: Mapping[str, Any] = {}
         if isinstance(answer, tuple) and len(answer) == 5:  # GenEval
             answer, notes = answer[0], {"rewards": answer[1], "strict_rewards": answer[2]}
         elif isinstance(answer, tuple):
-            answer, notes = answer[0], answer[1] if len(answer) > 1 and isinstance(answer[1], Mapping) else {}
+            info = answer[1] if len(answer) > 1 and isinstance(answer[1], Mapping) else {}
+            columns, answer = {str(name): values for name, values in info.items()}, answer[0]
         if isinstance(answer, Mapping):
             if self.total not in answer:
                 known = ", ".join(map(str, answer))
                 raise ContractError(f"the function gave no {self.total!r}; it gave {known}: name one of them as total")
-            columns = {str(name): values for name, values in answer.items() if name != self.total}
+            columns |= {str(name): values for name, values in answer.items() if name != self.total}
             answer = answer[self.total]
         return self._rows(answer, columns, notes, len(samples))
 
     def _rows(
         self, answer: Any, columns: Mapping[str, Any], notes: Mapping[str, Any], count: int
-    ) -> list[RewardOutput]:
+    ) -> list[RewardOutput | Exception]:
         scores = _plain(answer)
         if scores is None or len(scores) != count:
             raise ContractError(f"the function gave {brief(answer)} for {count} samples; expected one score a sample")
-        parts = {name: values for name, given in columns.items() if (values := _plain(given, count)) is not None}
+        lists = {name: values for name, given in columns.items() if (values := _plain(given, count)) is not None}
+        parts = {name: values for name, values in lists.items() if all(map(_is_number, values))}
         kept = {name: values for name, given in notes.items() if (values := _plain(given, count)) is not None}
+        kept |= {name: values for name, values in lists.items() if name not in parts}
         return [
-            RewardOutput(
-                self._applied(score),  # type: ignore[arg-type]
-                metadata={name: values[row] for name, values in kept.items()},
-                parts={name: self._applied(values[row]) for name, values in parts.items()},
+            self._row(
+                score, {name: values[row] for name, values in parts.items()}, {n: v[row] for n, v in kept.items()}
             )
             for row, score in enumerate(scores)
         ]
+
+    def _row(self, score: Any, parts: Mapping[str, Any], notes: Mapping[str, Any]) -> RewardOutput | Exception:
+        own = {name: None if _is_nan(value) else self._applied(value) for name, value in parts.items()}
+        for name, value in own.items():
+            if value is not None and math.isinf(value):
+                return ComputeError(f"the function gave {value} for {name!r}, not a finite score")
+        return RewardOutput(self._applied(score), metadata=notes, parts=own)  # type: ignore[arg-type]
 
     def _applied(self, score: Any) -> float | None:
         return None if score is None or score == self.not_applicable else float(score)
 
 
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or isinstance(value, (bool, int, float))
+
+
 def from_flow_grpo(function: Callable[..., Any] | str, images: str = "nchw", **options: Any) -> FlowGRPOFunction:
     """A reward function of flow_grpo, ddpo-pytorch or DiffusionNFT as a reward; see `FlowGRPOFunction`.
+
+    It is given float tensors (N, 3, H, W) in [0, 1] unless `images` is ``"nhwc"``: uint8 arrays (N, H, W, 3).
 
     Examples:
         >>> from_flow_grpo("flow_grpo.rewards.pickscore_score", factory=True, device="cuda").name

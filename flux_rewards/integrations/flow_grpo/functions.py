@@ -6,6 +6,7 @@ are a float tensor (N, C, H, W) in [0, 1] or a uint8 array (N, H, W, C); videos 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from flux_rewards.integrations.batches import batch_numbers, check_reward, part_
 from flux_rewards.integrations.columns import Columns
 from flux_rewards.integrations.flow_grpo.foreign import FlowGRPOFunction, from_flow_grpo
 from flux_rewards.integrations.numbers import Numbers
+from flux_rewards.parameters import accepted_parameters
 from flux_rewards.validation import one_of
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ def reward_fn(
         reward: The reward.
         form: ``"scores"``: the scores, and the parts as info, as the trainers' single rewards do; ``"dict"``:
             ``{part: scores, ..., "avg": total}`` and an empty info, as flow_grpo's ``multi_score`` does.
-        fields: Sample field by column: ``{"reference": "answer"}``. Columns are ``prompts``, ``images``, ``ref_images``
+        fields: Column by field: ``{"reference": "answer"}``. Columns are ``prompts``, ``images``, ``ref_images``
             and the keys of the metadata.
         not_applicable: The number for a sample to which the reward does not apply (flow_grpo's own is -10); without it
             that is an error. A part that does not apply is NaN without it, and decides nothing.
@@ -75,7 +77,7 @@ def reward_fn(
     check_reward(reward, adapter, groups=_GROUPS.format(adapter))
     one_of(form, "form", adapter, ("scores", "dict"))
     numbers = Numbers(not_applicable, on_error, adapter)
-    columns = Columns(_DEFAULTS, fields, adapter)
+    columns = Columns(_DEFAULTS, fields, adapter, reward)
     if form == "dict" and "avg" in getattr(reward, "weights", {}):
         raise ConfigError("a part is called 'avg', the trainer's name for the total; rename it", reward=reward.name)
 
@@ -104,7 +106,8 @@ def score_factory(
     flow_grpo passes the device to a plain function whose code names it, as this one's does; ddpo-pytorch passes none.
 
     Args:
-        make: The reward; or what makes it for a device, such as ``lambda device: PickScore(device=device)``.
+        make: The reward; or what makes it: its class, or ``lambda device: PickScore(device=device)``. A parameter
+            called ``device`` is told the device; a function's first one, whatever it is called, is too.
         **options: As for `reward_fn`.
 
     Examples:
@@ -122,10 +125,20 @@ def score_factory(
 
     def factory(device: Any = None) -> Callable[..., tuple[Any, dict[str, Any]]]:
         """The function for a device."""
-        reward = make if isinstance(make, RewardFunction) else make(None if device is None else str(device))
+        reward = make if isinstance(make, RewardFunction) else _made(make, None if device is None else str(device))
         return reward_fn(reward, **options)
 
     return factory
+
+
+def _made(make: Callable[..., RewardFunction], device: str | None) -> RewardFunction:
+    try:
+        named = accepted_parameters(make)
+    except (TypeError, ValueError):  # of a builtin
+        return make(device)
+    if "device" in named and named["device"].kind is not inspect.Parameter.POSITIONAL_ONLY:
+        return make(device=device)
+    return make() if isinstance(make, type) or not named else make(device)  # a class's first parameter is another
 
 
 def differentiable_reward_fn(
@@ -135,7 +148,7 @@ def differentiable_reward_fn(
 
     Args:
         reward: A differentiable reward.
-        fields: Sample field by column, beside images and prompts: ``{"condition_images": "source"}`` for a key of the
+        fields: Column by field, beside images and prompts: ``{"condition_images": "source"}`` for a key of the
             metadata.
         not_applicable: The number, without a gradient, for a sample to which the reward does not apply; without it that
             is an error.
@@ -159,7 +172,7 @@ def differentiable_reward_fn(
             reward=reward.name,
         )
     number = Numbers(not_applicable, None, adapter).not_applicable
-    columns = Columns(_DEFAULTS, fields, adapter)
+    columns = Columns(_DEFAULTS, fields, adapter, reward)
 
     def fn(images: torch.Tensor, prompts: Sequence[str], metadata: Any = None) -> tuple[torch.Tensor, Any]:
         """Score a batch, with a gradient."""

@@ -10,6 +10,7 @@ from flux_rewards.integrations.batches import check_reward
 from flux_rewards.integrations.columns import Columns
 from flux_rewards.integrations.named_parts import NamedParts
 from flux_rewards.integrations.numbers import Numbers
+from flux_rewards.integrations.references import given_reference
 from flux_rewards.integrations.single import SingleCalls
 from flux_rewards.parameters import Parametrised
 
@@ -63,7 +64,7 @@ class _Scoring(Parametrised):
         timeout: float | None = None,
     ) -> None:
         check_reward(reward, "OpenRLHF")
-        self.columns = Columns(DEFAULT_FIELDS, fields, "OpenRLHF")
+        self.columns = Columns(DEFAULT_FIELDS, fields, "OpenRLHF", reward)
         self.wants_queries = "queries" in (fields or {}).values()
         markers: Any = response_of
         if not (markers is None or callable(markers) or (isinstance(markers, str) and markers)):
@@ -80,10 +81,14 @@ class _Scoring(Parametrised):
         self.parts = NamedParts(reward, self.numbers, parts, taken=[*_LOGGED, *counted])
         self.score = score
         if score is not None and score not in self.parts.keys:
+            known = ", ".join(self.parts.keys)
+            choice = (
+                f"one of {known}"
+                if known
+                else "and the reward is known to have none: leave it out, or name parts=[...]"
+            )
             raise ConfigError(
-                f"OpenRLHF: score must be the name of a part, one of {', '.join(self.parts.keys) or 'none'}; "
-                f"found {brief(score)}",
-                reward=reward.name,
+                f"OpenRLHF: score must be the name of a part, {choice}; found {brief(score)}", reward=reward.name
             )
         self.calls = SingleCalls(reward, adapter="OpenRLHF", max_batch=max_batch, window=window, timeout=timeout)
 
@@ -117,7 +122,7 @@ class _Scoring(Parametrised):
 
     def samples(self, queries: Sequence[str], prompts: Sequence[Any], labels: Sequence[Any]) -> list[Sample]:
         """The samples: a query is the prompt with the response behind it."""
-        columns: dict[str, Sequence[Any]] = {"prompts": list(prompts), "labels": list(labels)}
+        columns: dict[str, Sequence[Any]] = {"prompts": list(prompts), "labels": list(map(given_reference, labels))}
         columns["responses"] = [
             self._response(query, prompt, row) for row, (query, prompt) in enumerate(zip(queries, prompts, strict=True))
         ]
@@ -184,7 +189,8 @@ def reward_func(
     Args:
         reward: The reward; not one of groups: OpenRLHF shows single samples.
         fields: Column by field of `Sample`: ``responses``, ``prompts``, ``labels``, and ``queries`` for the whole text.
-            By default the response is the response, the label the reference. A prompt is text with its chat template.
+            By default the response is the response, the label the reference (an empty one, as OpenRLHF passes it
+            without ``label_key``, is none). A prompt is text with its chat template.
         response_of: What tells a response from its query: None: the query starts with the prompt, and one that does
             not is an error; text: what stands in front of a response (``"<|im_start|>assistant\\n"``), at its last
             place; or ``function(query, prompt)``.

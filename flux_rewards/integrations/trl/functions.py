@@ -178,7 +178,7 @@ class RewardFunc:
         columns.update(prompts=prompts, completions=completions, completion_ids=completion_ids)
         if self._once is None:
             return self._scoring.score(columns)[self.__name__]
-        future, is_first = self._once.claim(completions, self.__name__)
+        future, is_first = self._once.claim(completions, self.__name__, columns)
         if is_first:
             try:
                 future.set_result(self._scoring.score(columns))
@@ -204,7 +204,7 @@ class AsyncRewardFunc(RewardFunc):
         columns.update(prompts=prompts, completions=completions, completion_ids=completion_ids)
         if self._once is None:
             return (await self._scoring.score_async(columns))[self.__name__]
-        future, is_first = self._once.claim(completions, self.__name__)
+        future, is_first = self._once.claim(completions, self.__name__, columns)
         if is_first:
             try:
                 future.set_result(await self._scoring.score_async(columns))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from flux_rewards.errors import ConfigError
+from flux_rewards.fingerprint import fingerprint
 from flux_rewards.validation import whole_number
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ class GroupLayout:
         >>> from flux_rewards import Sample
         >>> samples = [Sample("a"), Sample("a"), Sample("a"), Sample("a")]
         >>> [sample.group_id for sample in GroupLayout(2).with_ids(samples, {})]
-        [0, 0, 1, 1]
+        ['trl-0', 'trl-0', 'trl-1', 'trl-1']
     """
 
     def __init__(self, num_generations: int | None = None, num_generations_eval: int | None = None) -> None:
@@ -68,23 +70,50 @@ class GroupLayout:
                 f"parts. Make {batch} a multiple of {setting}"
                 + ("" if ranks > 1 else ", or pass distributed=True to gather such groups")
             )
+        own = [sample.group_id for sample in samples]
+        if None not in own:
+            self._check_whole(own, setting, size, ranks)
+            return list(samples)
+        if any(group is not None for group in own):
+            raise ConfigError(
+                "TRL: some samples have a group_id, and others none; give all of them one, or none", field="group_id"
+            )
         first = rank * count
         ids = [(first + row) // size for row in range(count)]
+        marks = [""] * count
         if told.get("environments") is None:  # those may write into the prompt, for each completion its own
             self._check_neighbours(samples, ids, setting, size)
+            if ranks > 1:  # so that a group of two prompts, half of it elsewhere, is seen to be none
+                marks = [f"-{fingerprint(_text_of(sample.prompt)).hex()}" for sample in samples]
         return [
-            sample if sample.group_id is not None else replace(sample, group_id=group)
-            for sample, group in zip(samples, ids, strict=True)
+            replace(sample, group_id=f"trl-{group}{mark}")  # no id of the user's own
+            for sample, group, mark in zip(samples, ids, marks, strict=True)
         ]
+
+    def size(self, told: Mapping[str, Any]) -> int:
+        """Completions a prompt, as given or as the trainer has it."""
+        return self._size(told)[0]
+
+    @staticmethod
+    def _check_whole(ids: Sequence[Any], setting: str, size: int, ranks: int) -> None:
+        odd = {group: count for group, count in Counter(ids).items() if count % size}
+        if odd and ranks == 1:
+            group, count = next(iter(odd.items()))
+            raise ConfigError(
+                f"TRL: the group {group!r} has {count} samples here, no multiple of {setting}={size}: it straddles "
+                "processes; pass distributed=True to gather such groups"
+            )
 
     def _size(self, told: Mapping[str, Any]) -> tuple[int, str, str]:
         # The callback is the trainer's own method, and TRL tells by no other way whether it trains or evaluates.
         trainer = getattr(told.get("log_metric"), "__self__", None)
         trains = getattr(getattr(trainer, "model", None), "training", True) is not False
         setting, batch = TRAINING if trains else EVALUATION
-        given = self.num_generations if trains else self.num_generations_eval or self.num_generations
         own = getattr(trainer, setting, None)
         own = own if isinstance(own, int) and own >= 1 else None
+        given = self.num_generations if trains else self.num_generations_eval
+        if given is None and own is None:
+            given = self.num_generations
         if given is None and own is None:
             raise ConfigError(
                 "TRL: the reward compares the samples of a group, and the trainer does not say how many there are; "

@@ -16,18 +16,22 @@ KEPT = 32
 
 
 class _Entry:
-    """One batch. Its completions are held: while they live, no other batch has their identity."""
+    """One batch. Its columns are held: while they live, no other batch has their identity."""
 
-    def __init__(self, completions: Sequence[Any]) -> None:
-        self.completions = completions
+    def __init__(self, columns: Mapping[str, Any]) -> None:
+        self.columns = columns
         self.future: Future[Scores] = Future()
         self.taken: set[str] = set()
 
+    def has(self, columns: Mapping[str, Any]) -> bool:
+        """Whether these are its columns; what cannot be compared, such as images, counts as equal."""
+        return not any(_differ(columns[name], self.columns.get(name)) for name in columns)
+
 
 class OncePerBatch:
-    """Finds the computation of a batch by the identity of its list of completions; from any thread.
+    """Finds the computation of a batch by the identity of its columns; from any thread.
 
-    Of several functions that are called with one list, the first computes, and the others take what it found. A
+    Of several functions that are called with the same lists, the first computes, and the others take what it found. A
     function that comes a second time with the same list wants it computed anew.
 
     Args:
@@ -53,25 +57,37 @@ class OncePerBatch:
         """Batches of which something is still to be taken."""
         return len(self._entries)
 
-    def claim(self, completions: Sequence[Any], function: str) -> tuple[Future[Scores], bool]:
+    def claim(
+        self, completions: Sequence[Any], function: str, columns: Mapping[str, Any] | None = None
+    ) -> tuple[Future[Scores], bool]:
         """The scores of a batch, and whether the caller is the one to compute them, and to settle the future.
 
         Args:
             completions: The batch, by its identity.
             function: Who asks.
+            columns: All columns; where they are not those of the batch that is known, it is another batch.
         """
-        key = id(completions)
+        key, columns = id(completions), {"completions": completions, **(columns or {})}
         with self._lock:
             entry = self._entries.get(key)
-            is_first = entry is None or function in entry.taken or _failed(entry.future)
+            is_first = entry is None or function in entry.taken or not entry.has(columns) or _failed(entry.future)
             if entry is None or is_first:
-                entry = self._entries[key] = _Entry(completions)
+                entry = self._entries[key] = _Entry(columns)
             entry.taken.add(function)
             if entry.taken == self._functions:
                 del self._entries[key]  # whoever waits holds the future
             for old in [held for held, other in self._entries.items() if other.future.done()][:-KEPT]:
                 del self._entries[old]
             return entry.future, is_first
+
+
+def _differ(one: Any, other: Any) -> bool:
+    if one is other or not isinstance(one, list):
+        return False
+    try:
+        return bool(one != other)
+    except (TypeError, ValueError, RuntimeError):
+        return False
 
 
 def _failed(future: Future[Scores]) -> bool:

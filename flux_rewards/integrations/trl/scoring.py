@@ -91,10 +91,13 @@ class Scoring:
         schedule: Schedule | None,
     ) -> None:
         if not isinstance(reward, RewardFunction):
-            raise ConfigError(f"TRL: expected a reward of this library, found {brief(reward)}")
+            raise ConfigError(
+                f"TRL: expected a reward of this library, found {brief(reward)}; make an object of a class, wrap a "
+                "function in FunctionReward, and several rewards in a CompositeReward"
+            )
         self.reward = reward
         self.separate = separate
-        self.columns = Columns(DEFAULT_FIELDS, fields, "TRL")
+        self.columns = Columns(DEFAULT_FIELDS, fields, "TRL", reward)
         self.layout = layout
         self.distributed = distributed
         self.timeout = timeout if timeout is None else number(timeout, "TRL: timeout", "", above=0.0)
@@ -114,6 +117,7 @@ class Scoring:
             InputError: A column that the user named is not there.
         """
         count = len(columns["completions"])
+        self._check_weights(columns)
         told = {name: value for name, value in columns.items() if name not in _CALLBACKS}
         samples = self.columns.samples(told, count)
         if self.reward.scope != "group":
@@ -122,10 +126,29 @@ class Scoring:
         rank, ranks = (gathering.rank, gathering.ranks) if gathering is not None else (0, 1)
         return self.layout.with_ids(samples, columns, rank=rank, ranks=ranks)
 
+    def _check_weights(self, columns: Mapping[str, Any]) -> None:
+        """TRL takes weights from its configuration only: forgotten there, the policy would learn another reward."""
+        trainer = getattr(columns.get("log_metric"), "__self__", None)
+        arguments = getattr(trainer, "args", None)
+        composite = weighted_sum_of(self.reward) if self.separate else None
+        if composite is None or getattr(arguments, "reward_weights", ()) is not None:
+            return
+        if any(weight != 1.0 for weight in composite.weights.values()):
+            raise ConfigError(
+                f"TRL: the weights of the parts are {list(composite.weights.values())}, and the trainer has none; pass "
+                "the second value of reward_funcs as GRPOConfig(reward_weights=...)"
+            )
+
     def score(self, columns: Mapping[str, Any]) -> dict[str, list[float | None]]:
         """The scores of one call, by the name of the function; in this thread and on others."""
         if self.distributed:
-            batch = DistributedGroups(self.reward, timeout=self.timeout).score(lambda: self.samples(columns))
+            size = (
+                self.layout.size(columns)
+                if self.reward.scope == "group" and "group_id" not in self.columns.given
+                else None
+            )
+            gathered = DistributedGroups(self.reward, group_size=size, timeout=self.timeout)
+            batch = gathered.score(lambda: self.samples(columns))
         else:
             with RewardBuffer(self.reward) as buffer:  # rewards with async_reward=False stay in this thread
                 buffer.add(self.samples(columns))

@@ -6,7 +6,8 @@ import importlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from flux_rewards.errors import ConfigError, MissingDependencyError
+from flux_rewards.errors import MissingDependencyError
+from flux_rewards.integrations.batches import check_reward
 from flux_rewards.integrations.verifiers.foreign import VerifiersReward, from_verifiers
 from flux_rewards.integrations.verifiers.scoring import GroupFunction, RolloutFunction, TaskFunction, VerifiersScoring
 from flux_rewards.naming import distinct
@@ -173,12 +174,11 @@ def task_reward(
         >>> MyTask.right.__name__
         'right'
     """
-    if reward.scope == "group":
-        raise ConfigError(
-            "compares the samples of a group, and a task's reward of verifiers sees one trace; compare in finalize() "
-            "of the Env, or leave it to the trainer's advantages",
-            reward=reward.name,
-        )
+    groups = (
+        "a task's reward of verifiers sees one trace; compare in finalize() of the Env, or leave it to the trainer's "
+        "advantages"
+    )
+    check_reward(reward, "verifiers", groups=groups)
     scoring = VerifiersScoring(
         reward,
         fields=fields,

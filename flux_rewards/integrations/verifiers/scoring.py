@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from flux_rewards.integrations.batches import check_reward
 from flux_rewards.integrations.columns import Columns
 from flux_rewards.integrations.named_parts import NamedParts
 from flux_rewards.integrations.numbers import Numbers
+from flux_rewards.integrations.references import given_reference
 from flux_rewards.integrations.single import SingleCalls
 from flux_rewards.parameters import Parametrised
 from flux_rewards.validation import number, whole_number
@@ -31,7 +33,7 @@ DEFAULT_FIELDS = {
 }
 _ROW = ("prompt", "answer", "info", "example_id")  # fields of a row that are no columns of the user's
 _TASK_DATA = ("idx", "id", "name")  # of the fields that every task's data have, those that tell it from others
-_KEPT = "flux_rewards"  # where a state keeps the parts, for the functions that are asked for them next
+_KEPT = "flux_rewards"  # where a state keeps what the functions that are asked next will tell
 
 
 class VerifiersScoring(Parametrised):
@@ -51,27 +53,60 @@ class VerifiersScoring(Parametrised):
         groups: bool = False,
     ) -> None:
         check_reward(reward, "verifiers")
-        self.columns = Columns(DEFAULT_FIELDS, fields, "verifiers")
+        self.columns = Columns(DEFAULT_FIELDS, fields, "verifiers", reward)
         self.numbers = Numbers(not_applicable, on_error, "verifiers")
         counted = [] if on_error is None else ["failed"]
         self.parts = NamedParts(reward, self.numbers, parts, taken=counted)
         self.calls = SingleCalls(
             reward, adapter="verifiers", max_batch=max_batch, window=window, timeout=timeout, groups=groups
         )
+        self._id = uuid.uuid4().hex  # of no other scoring, here or in the process that made a state
+
+    async def tell(self, states: Sequence[Any], part: str | None) -> list[float]:
+        """What a function says of states: the score, or a part, of one call of the reward for all functions.
+
+        Each is told once: a function that is asked a second time means a new scoring. A failure is told by all of them.
+
+        Raises:
+            FluxRewardsError: A state has no score, and no number stands for that.
+        """
+        if any(part not in state.get(_KEPT, {}).get(self._id, {}) for state in states):
+            for state, found in zip(states, await self._scored(states), strict=True):
+                state[_KEPT] = {**state.get(_KEPT, {}), self._id: found}
+        told = [self._taken(state, part) for state in states]
+        for value in told:
+            if isinstance(value, Exception):
+                raise value
+        return told
+
+    async def _scored(self, states: Sequence[Any]) -> list[dict[str | None, Any]]:
+        """Of each state the score, under None, and the parts."""
+        try:
+            samples = [self.of_state(state) for state in states]
+            told = self.told(await self.calls.ascore_group(samples))
+        except Exception as error:  # noqa: BLE001  # kept for each function, which raises it
+            return [dict.fromkeys([None, *self.parts.keys.values()], error) for _ in states]
+        return [{None: score, **{key: parts[key] for key in self.parts.keys.values()}} for score, parts in told]
+
+    def _taken(self, state: Any, part: str | None) -> Any:
+        told = state[_KEPT][self._id].pop(part)
+        state[_KEPT] = {key: left for key, left in state[_KEPT].items() if left}
+        if not state[_KEPT]:
+            del state[_KEPT]
+        return told
 
     def of_state(self, state: Mapping[str, Any]) -> Sample:
         """The sample of a state of 0.3: its row, its info, what was asked and what was said."""
         row = state.get("input")
         row = row if isinstance(row, Mapping) else {}
         info = state.get("info")
-        answer = state.get("answer")
         found = {
             **{name: value for name, value in row.items() if name not in _ROW},
             **(info if isinstance(info, Mapping) else {}),
             "example_id": state.get("example_id"),
             "prompt": plain_messages(state.get("prompt")),
             "completion": plain_messages(state.get("completion")),
-            "answer": None if isinstance(answer, str) and not answer else answer,
+            "answer": given_reference(state.get("answer")),
         }
         return self._sample(found)
 
@@ -118,15 +153,9 @@ class RolloutFunction(Parametrised):
         return await self.of_state(state)
 
     async def of_state(self, state: Any) -> float:
-        """The score, computed anew; or a part of it."""
-        if self.part is None or _KEPT not in state:
-            scored = await self.scoring.calls.ascore(self.scoring.of_state(state))
-            ((score, parts),) = self.scoring.told(scored)
-            state[_KEPT] = parts
-            if self.part is None:
-                return score
-        value: float = state[_KEPT][self.part]
-        return value
+        """The score, or a part of it."""
+        (told,) = await self.scoring.tell([state], self.part)
+        return told
 
 
 class GroupFunction(Parametrised):
@@ -142,15 +171,8 @@ class GroupFunction(Parametrised):
         return await self.of_states(states)
 
     async def of_states(self, states: Sequence[Any]) -> list[float]:
-        """The scores, computed anew; or a part of them."""
-        if self.part is None or any(_KEPT not in state for state in states):
-            scored = await self.scoring.calls.ascore_group([self.scoring.of_state(state) for state in states])
-            told = self.scoring.told(scored)
-            for state, (_, parts) in zip(states, told, strict=True):
-                state[_KEPT] = parts
-            if self.part is None:
-                return [score for score, _ in told]
-        return [state[_KEPT][self.part] for state in states]
+        """The scores, or a part of them."""
+        return await self.scoring.tell(states, self.part)
 
 
 class TaskFunction(Parametrised):

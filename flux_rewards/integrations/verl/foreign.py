@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flux_rewards.base import RewardFunction, RewardOptions
-from flux_rewards.callables import resolve_callable
 from flux_rewards.data import RewardOutput, Sample
 from flux_rewards.errors import ConfigError, ContractError, InputError, brief
 from flux_rewards.event_loop import run_in_background
+from flux_rewards.integrations.importing import foreign_function
 from flux_rewards.threads import this_thread
 
 if TYPE_CHECKING:
@@ -19,18 +19,27 @@ if TYPE_CHECKING:
 
 __all__ = ["VerlReward"]
 
+_GIVEN = ("data_source", "solution_str", "ground_truth", "extra_info")
+_ALIASES = ("predict_str", "model_output")
+"""What some of verl's functions call ``solution_str``; verl passes it by position."""
+
 
 class VerlReward(RewardFunction):
     """A function of verl: ``compute_score(data_source, solution_str, ground_truth, extra_info) -> number or dict``.
 
-    Called by keyword, one sample at a time: the response as text, the reference, and the metadata, a copy, as
-    ``extra_info``. In a dict ``score`` is the reward, its other numbers are parts, and what is no number is metadata. A
-    coroutine function runs on the library's own event loop. None is a reward that does not apply; an exception, or a
-    NaN, a failure.
+    Called by keyword, one sample at a time, with what its signature names of these, so that verl's functions for one
+    data set, ``compute_score(solution_str, ground_truth)``, are called too (``predict_str`` and ``model_output`` are
+    names of theirs for the first); one with ``**kwargs`` is given all. The response comes as text, the reference as
+    ``ground_truth``, and the metadata, a copy, as ``extra_info``; the prompt's text is in it as ``question`` and as
+    ``prompt``, where the metadata have no such key. In a dict ``score`` is the reward, its other numbers are parts, and
+    what is no number is metadata. A coroutine function runs on the library's own event loop. None is a reward that does
+    not apply; an exception, or a NaN, a failure.
 
     Args:
-        function: The function, or its dotted path, such as ``"verl.utils.reward_score.default_compute_score"``.
+        function: The function, its dotted path, such as ``"verl.utils.reward_score.gsm8k.compute_score"``, or the path
+            of its file, ``"my_reward.py:compute_score"``.
         data_source: What it is told of where a sample is from; None for the samples' own ``metadata["data_source"]``.
+            A function that does not name it needs none.
         arguments: Further keyword arguments, as ``reward_kwargs`` in verl's configuration.
         plural: The form of verl's batch manager: ``compute_score(data_sources, solution_strs, ground_truths,
             extra_infos) -> list``.
@@ -38,7 +47,8 @@ class VerlReward(RewardFunction):
             waits for others wants ``num_workers``: calls in flight at once.
 
     Raises:
-        ConfigError: `function` is neither callable nor a dotted path.
+        ConfigError: `function` is neither callable nor a path, or wants what verl's reward functions are not given;
+            for a path, on a call.
         InputError: On a call, a sample has no data source, and no `data_source` was given.
         ContractError: On a call, the function returned something else.
 
@@ -54,7 +64,7 @@ class VerlReward(RewardFunction):
     """
 
     required_fields = ("response",)
-    optional_fields = ("reference", "metadata")
+    optional_fields = ("prompt", "reference", "metadata")
 
     def __init__(
         self,
@@ -69,7 +79,8 @@ class VerlReward(RewardFunction):
             raise ConfigError(
                 f"function must be callable or a dotted path, found {brief(function)}", reward="VerlReward"
             )
-        default = function.rpartition(".")[2] if isinstance(function, str) else getattr(function, "__name__", "")
+        dotted = function.replace(":", ".") if isinstance(function, str) else ""
+        default = dotted.rpartition(".")[2] or getattr(function, "__name__", "")
         if default and default != "<lambda>":
             options.setdefault("name", default)
         super().__init__(**options)
@@ -77,6 +88,8 @@ class VerlReward(RewardFunction):
         self.data_source = data_source
         self.arguments = arguments
         self.plural = plural
+        if callable(function):
+            self._wanted(function)
 
     @property
     def scores_by_sample(self) -> bool:
@@ -86,14 +99,15 @@ class VerlReward(RewardFunction):
     @property
     def decided_by(self) -> Sequence[Any]:  # type: ignore[override]  # the code of another
         """The function itself."""
-        return [resolve_callable(self.function, self.name)]
+        return [foreign_function(self.function, self.name)]
 
     def compute_rewards(self, samples: Sequence[Sample]) -> Any:
         """Call the function as verl does."""
-        function = resolve_callable(self.function, self.name)
-        calls = [self._call(sample, index) for index, sample in enumerate(samples)]
+        function = foreign_function(self.function, self.name)
+        wanted = self._wanted(function)
+        calls = [self._call(sample, index, wanted) for index, sample in enumerate(samples)]
         if self.plural:
-            columns = {f"{name}s": [entry[name] for entry in calls] for name in calls[0]}
+            columns = {name: [entry[name] for entry in calls] for name in wanted}
             returned = _awaited(function(**columns, **(self.arguments or {})))
             if not hasattr(returned, "__len__") or isinstance(returned, (str, Mapping)) or len(returned) != len(calls):
                 raise ContractError(
@@ -110,7 +124,40 @@ class VerlReward(RewardFunction):
                 rows.append(error)
         return rows
 
-    def _call(self, sample: Sample, index: int) -> dict[str, Any]:
+    def _wanted(self, function: Callable[..., Any]) -> dict[str, str]:
+        """What the function is given: by the name of its parameter, that in `_GIVEN`."""
+        verls = {f"{name}s" if self.plural else name: name for name in _GIVEN}
+        try:
+            named = inspect.signature(function).parameters.values()
+        except (TypeError, ValueError):  # of a builtin
+            return verls
+        open_ended = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+        takes_all = any(entry.kind is entry.VAR_KEYWORD for entry in named)
+        by_name = {entry.name for entry in named if entry.kind not in (*open_ended, entry.POSITIONAL_ONLY)}
+        aliases = {} if self.plural or "solution_str" in by_name else dict.fromkeys(_ALIASES, "solution_str")
+        wanted = {key: name for key, name in verls.items() if takes_all or key in by_name}
+        wanted |= {key: name for key, name in aliases.items() if key in by_name}
+        known = by_name & (wanted.keys() | set(self.arguments or ()))
+        needed = [entry.name for entry in named if entry.kind not in open_ended and entry.default is entry.empty]
+        unknown = [name for name in needed if name not in known]
+        if unknown or not wanted:
+            raise ConfigError(
+                f"the function wants {', '.join(unknown) or 'nothing'}; one of verl's is given {', '.join(verls)}, by "
+                "keyword, and arguments={...}: rename its parameters, or wrap it",
+                reward=self.name,
+            )
+        return wanted
+
+    def _call(self, sample: Sample, index: int, wanted: Mapping[str, str]) -> dict[str, Any]:
+        found: dict[str, Any] = {"solution_str": sample.response_text, "ground_truth": sample.reference}
+        if "data_source" in wanted.values():
+            found["data_source"] = self._source(sample, index)
+        if "extra_info" in wanted.values():
+            notes = {key: value for key, value in sample.metadata.items() if key != "data_source"}
+            found["extra_info"] = {**_asked(sample), **notes}
+        return {parameter: found[name] for parameter, name in wanted.items()}
+
+    def _source(self, sample: Sample, index: int) -> Any:
         source = self.data_source if self.data_source is not None else sample.metadata.get("data_source")
         if source is None:
             raise InputError(
@@ -120,12 +167,7 @@ class VerlReward(RewardFunction):
                 field="metadata",
                 index=index,
             )
-        return {
-            "data_source": source,
-            "solution_str": sample.response_text,
-            "ground_truth": sample.reference,
-            "extra_info": {key: value for key, value in sample.metadata.items() if key != "data_source"},
-        }
+        return source
 
     def _read(self, value: Any) -> Any:
         if not isinstance(value, Mapping):
@@ -139,6 +181,14 @@ class VerlReward(RewardFunction):
         parts = {key: entry for key, entry in others.items() if isinstance(entry, (bool, int, float))}
         noted = {key: entry for key, entry in others.items() if key not in parts}
         return RewardOutput(_plain(value["score"]), parts=parts, metadata=noted)
+
+
+def _asked(sample: Sample) -> dict[str, str]:
+    """The prompt's text, under the names that verl's functions look for in ``extra_info``."""
+    try:
+        return {} if sample.prompt is None else dict.fromkeys(("question", "prompt"), sample.prompt_text)
+    except InputError:  # messages without a text of the user's
+        return {}
 
 
 def _plain(value: Any) -> Any:

@@ -107,9 +107,10 @@ def samples_of(scoring: VerlScoring, data: Any, tokenizer: Any, others: dict[str
         ]
     nobody: list[Any] = [None] * len(ids)
     models = known.get("reward_model", nobody)
-    infos = [
-        {**(info or {}), **(tools or {})}
-        for info, tools in zip(known.get("extra_info", nobody), known.get("tool_extra_fields", nobody), strict=True)
+    told = (known.get(name, nobody) for name in ("extra_info", "tool_extra_fields", "__num_turns__", "reward_scores"))
+    infos = [  # under the names that verl's own managers give them
+        {**(info or {}), **(tools or {}), "num_turns": turns, "rollout_reward_scores": scores or {}}
+        for info, tools, turns, scores in zip(*told, strict=True)
     ]
     truths = [_listed((model or {}).get("ground_truth")) for model in models]
     return scoring.samples(list(known.get("data_source", nobody)), texts, truths, infos, others=others, columns=columns)

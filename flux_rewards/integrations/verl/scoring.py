@@ -65,7 +65,7 @@ class VerlScoring(Parametrised):
     ) -> None:
         check_reward(reward, "verl")
         self.reward = reward
-        self.columns = Columns(DEFAULT_FIELDS, fields, "verl")
+        self.columns = Columns(DEFAULT_FIELDS, fields, "verl", reward)
         self.numbers = Numbers(not_applicable, on_error, "verl")
         counted = [] if on_error is None else ["failed"]
         self.parts = NamedParts(reward, self.numbers, parts, taken=["score", *counted])

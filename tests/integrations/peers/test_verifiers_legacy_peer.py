@@ -145,6 +145,36 @@ def test_our_rubric_raises_what_theirs_scores_zero(form: str, caplog: pytest.Log
     assert asyncio.run(scored(adapter.rubric(Moody(), on_error=-1.0))) == [1.0, -1.0]
 
 
+def test_a_rubric_of_theirs_asks_once_though_the_reward_is_down() -> None:
+    """Two rewards in one rubric, scored twice: the second time all is their 0.0, and nothing is left of the first."""
+
+    class Outage(RewardFunction):
+        calls = 0
+
+        def compute_reward(self, sample: Sample) -> float:
+            type(self).calls += 1
+            if self.calls > 1:
+                raise RuntimeError("down")
+            return 0.75
+
+    async def scored() -> list[dict[str, float]]:
+        (state,) = await states(["42"])
+        first = adapter.reward_funcs(CompositeReward({"up": (Outage(), 1.0), "right": (ExactMatch(), 1.0)}, name="A"))
+        other = adapter.reward_funcs(CompositeReward({"right": (LengthReward(target=2, unit="words"), 1.0)}, name="B"))
+        rubric = vf().Rubric(funcs=[first.funcs[0], other.funcs[0], *first.funcs[1:]], weights=[1.0, 1.0, 0.0, 0.0])
+        told = []
+        for _ in range(2):
+            await rubric.score_rollout(state)
+            told.append(dict(state["metrics"]))
+        return told
+
+    assert asyncio.run(scored()) == [
+        {"A": 1.75, "B": 0.5, "up": 0.75, "right": 1.0},
+        {"A": 0.0, "B": 0.5, "up": 0.0, "right": 0.0},
+    ]
+    assert Outage.calls == 2
+
+
 def test_a_function_that_is_added_to_our_rubric_is_verifiers_own_affair() -> None:
     """Called as ever, parser and all."""
 

@@ -14,6 +14,7 @@ import pytest
 from flux_rewards import (
     CompositeReward,
     ExactMatch,
+    FunctionReward,
     GroupRank,
     LengthReward,
     RewardFunction,
@@ -248,6 +249,31 @@ def test_our_manager_shows_prompts_and_tokens(tokenizer: Any, given: dict[str, A
     assert [row["reward_extra_info"]["tokens"] for row in told] == counts
 
 
+def test_our_manager_shows_what_theirs_does(tokenizer: Any) -> None:
+    """Turns, and rewards of tools, among the metadata: through the naive manager and ours the same."""
+    shown: list[dict[str, Any]] = []
+
+    def keep(sample: Sample) -> float:
+        shown.append(dict(sample.metadata))
+        return float(sample.metadata["num_turns"])
+
+    reward = FunctionReward(keep)
+    given = {"__num_turns__": [2, 3, 4, 5], "reward_scores": [{"tool": float(row)} for row in range(4)]}
+    naive = of("experimental.reward_loop.reward_manager", "get_reward_manager_cls")("naive")
+    theirs = naive(None, tokenizer, adapter.compute_score_async(reward))
+    ours = adapter.reward_manager(reward)(None, tokenizer)
+    for rows in (given, {**given, "reward_scores": [{}] * 4}):
+        told = []
+        for manager in (theirs, ours):
+            shown.clear()
+            told.append([row["reward_score"] for row in run_all(manager, batch_of(tokenizer, **rows))])
+            told.append(sorted(shown, key=lambda entry: entry["index"]))
+        assert told[0] == told[2] == [2.0, 3.0, 4.0, 5.0]
+        assert told[1] == told[3]
+    whole = adapter.batch_reward_manager(reward)(tokenizer=tokenizer)(batch_of(tokenizer, **given))
+    assert whole.sum(-1).tolist() == [2.0, 3.0, 4.0, 5.0]
+
+
 def test_token_rewards_reach_their_tokens(config: Any, tokenizer: Any) -> None:
     """-1 on the tokens of "maybe", +1 on those of "because", as a direct call with the tokenizer's offsets says."""
     config.reward.reward_model.enable = True
@@ -351,6 +377,22 @@ def test_functions_that_come_with_verl() -> None:
     assert batch.rewards.tolist() == [1.0, -1.0]
     assert batch.parts["acc"].rewards.tolist() == [1.0, 0.0]
     assert [entry["pred"] for entry in batch.metadata] == ["42", "41"]
+
+
+@pytest.mark.parametrize(
+    ("module", "answers"),
+    [
+        ("gsm8k", ["so #### 42", "42"]),
+        ("math_dapo", ["Answer: 42", "Answer: 41"]),
+        ("math_reward", ["\\boxed{42}", "\\boxed{41}"]),
+    ],
+)
+def test_functions_of_one_data_set(module: str, answers: list[str]) -> None:
+    """They name no data source, and some of them another response: the numbers of a direct call by position."""
+    direct = [of(f"utils.reward_score.{module}", "compute_score")(answer, "42") for answer in answers]
+    batch = adapter.from_verl(f"verl.utils.reward_score.{module}.compute_score")(response=answers, reference=["42"] * 2)
+    assert batch.rewards.tolist() == [told["score"] if isinstance(told, dict) else told for told in direct]
+    assert batch.rewards[0] > batch.rewards[1]
 
 
 def test_a_data_source_that_verl_does_not_know_is_a_failure() -> None:
