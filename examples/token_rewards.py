@@ -1,31 +1,47 @@
-"""One value a token, and how it combines."""
+"""One value a token: found by decoding sampled ids, placed at the last token, and added up."""
 
-from flux_rewards import CompositeReward, RewardFunction, RewardOutput, Sample, TokenKeywordReward
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from flux_rewards import (
+    CompositeReward,
+    LastToken,
+    NumericAnswerReward,
+    Sample,
+    TokenKeywordReward,
+    TokenRepetitionPenalty,
+    offsets_of,
+)
 
 
-class LastToken(RewardFunction):
-    """A reward for the whole response, placed on its last token."""
-
-    required_fields = ("token_ids",)
-
-    def compute_reward(self, sample: Sample) -> RewardOutput:
-        """1 for the response, and for its last token."""
-        tokens = [0.0] * len(sample.token_ids or ())
-        tokens[-1] = 1.0
-        return RewardOutput(1.0, token_rewards=tokens)
+def byte_tokenizer() -> Tokenizer:
+    """A tokenizer of single bytes, as a stand-in for `AutoTokenizer.from_pretrained(...)`."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
 
 
 def main() -> None:
-    """Score one response of three tokens."""
+    """Score one response."""
+    tokenizer = byte_tokenizer()
+    token_ids = tokenizer.encode("maybe 因为 2 + 2 = 4").ids  # as the policy sampled them
+    response = tokenizer.decode(token_ids)
     sample = Sample(
-        "Why?",
-        "maybe because",
-        token_ids=[5, 6, 7],
-        token_offsets=[(0, 5), (5, 8), (8, 13)],  # as a fast tokenizer gives them
+        "What is 2 + 2?",
+        response,
+        reference="4",
+        token_ids=token_ids,
+        token_offsets=offsets_of(tokenizer, token_ids, response),
     )
-    words = TokenKeywordReward(good=["because"], bad=["maybe"])
-    batch = CompositeReward([(words, 0.5), (LastToken(), 1.0)])([sample])
-    print("reward", batch.rewards, "token rewards", batch.token_rewards)
+    parts = {
+        "correct": (LastToken(NumericAnswerReward()), 1.0),
+        "words": (TokenKeywordReward(good=["因为"], bad=["maybe"]), 0.5),
+        "repeats": (TokenRepetitionPenalty(n=8), 0.1),
+    }
+    batch = CompositeReward(parts)([sample])
+    print("reward", batch.rewards.round(3))
+    print("tokens", batch.token_rewards)
 
 
 if __name__ == "__main__":

@@ -62,5 +62,21 @@ def test_needs_a_reference() -> None:
 
 def test_unknown_normalisation() -> None:
     """Refused when the reward is built."""
-    with pytest.raises(ConfigError, match="normalize must be one of none, strip, squad, found 'lower'"):
+    with pytest.raises(ConfigError, match="normalize must be one of none, strip, casefold, squad, found 'lower'"):
         ExactMatch("lower")
+
+
+def test_the_part_that_was_compared_is_noted() -> None:
+    """None where there is no such part; nothing where all of the response was compared."""
+    batch = ExactMatch(part="answer")(response=["<answer> 7</answer>", "7"], reference=["7", "7"])
+    assert batch.rewards.tolist() == [1.0, 0.0]
+    assert batch.metadata == [{"answer": " 7"}, {"answer": None}]
+    assert ExactMatch()(response=["7"], reference=["7"]).metadata == [{}]
+
+
+def test_a_hedge_of_many_answers_earns_little() -> None:
+    """The share of the response that the reference is, of the longest accepted text in it."""
+    reward = ExactMatch("casefold", contained=True)
+    responses = ["Paris, Rome or Oslo", "Paris, FRANCE"]
+    found = reward(response=responses, reference=[["paris", "paris, france"]] * 2)
+    assert found.rewards.tolist() == [5 / 19, 1.0]

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from flux_rewards import ConfigError, FormatReward
+from flux_rewards.rewards.text.format import ThinkAnswerFormat, ThinkFormat
 
 GOOD = "<think>3 + 4</think><answer>7</answer>"
 
@@ -90,9 +91,65 @@ def test_a_conversation_is_judged_by_its_last_answer() -> None:
         ({"tags": ["<think>"]}, "without brackets and spaces, found '<think>'"),
         ({"pattern": "(a"}, r"'\(a' is no regular expression: .*unterminated"),
         ({"pattern": 3}, "pattern must be text, found 3"),
+        ({"tags": ["a"], "text_after": "some"}, "text_after must be one of none, allowed, required"),
     ],
 )
 def test_impossible_parameters(parameters: dict[str, Any], message: str) -> None:
     """Refused when the reward is built."""
     with pytest.raises(ConfigError, match=message):
         FormatReward(**parameters)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "response",
+    [
+        "<think>a</think>b",
+        "<think>\na\n</think>\nb\n",
+        "<think></think>",
+        "<think>a</think>",
+        "<think>a<think>b</think>c",
+        "<think>a</think>b<think>",
+        "a<think>b</think>",
+        "<think>a",
+        "a</think>b",
+        "</think><think>",
+        "<Think>a</Think>b",
+        "",
+        "7",
+        "<think>\u601d\u8003</think>\u7b54",
+    ],
+)
+def test_think_format_says_what_trl_says(response: str) -> None:
+    """But for the two differences that it tells of."""
+    from trl.rewards import think_format_reward
+
+    expected = think_format_reward([[{"role": "assistant", "content": response}]])
+    assert ThinkFormat()(response=[response]).rewards.tolist() == expected
+
+
+@pytest.mark.slow
+def test_where_think_format_differs_from_trl() -> None:
+    """Whitespace before the block is no fault, a second closing tag is one."""
+    from trl.rewards import think_format_reward
+
+    responses = [" <think>a</think>b", "<think>a</think>b</think>c"]
+    assert think_format_reward([[{"role": "assistant", "content": text}] for text in responses]) == [0.0, 1.0]
+    assert ThinkFormat()(response=responses).rewards.tolist() == [1.0, 0.0]
+
+
+def test_a_block_that_the_prompt_opened() -> None:
+    """The response begins inside it; one that opens it again has the tag twice."""
+    responses = ["a</think><answer>7</answer>", "<think>a</think><answer>7</answer>"]
+    assert ThinkAnswerFormat(opened_by_prompt=True)(response=responses).rewards.tolist() == [1.0, 0.0]
+    assert ThinkAnswerFormat()(response=responses).rewards.tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("text_after", "expected"), [("none", [1, 1, 0]), ("allowed", [1] * 3), ("required", [0, 0, 1])]
+)
+def test_text_after_the_blocks(text_after: str, expected: list[float]) -> None:
+    """None, any, or some; whitespace is none."""
+    reward = FormatReward(["plan"], text_after=text_after)
+    responses = ["<plan>a</plan>", "<plan>a</plan>\n", "<plan>a</plan> b"]
+    assert reward(response=responses).rewards.tolist() == expected

@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-import re
-import string
-from collections.abc import Callable
-from decimal import Decimal
-from numbers import Real
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from flux_rewards.base import RewardFunction, RewardOptions
-from flux_rewards.errors import InputError, brief
+from flux_rewards.data import RewardOutput, Sample
+from flux_rewards.rewards.text.normalization import NORMALIZERS, accepted_texts
+from flux_rewards.rewards.text.parts import PARTS, part_of
+from flux_rewards.rewards.text.words import Keywords
 from flux_rewards.validation import one_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from flux_rewards.data import Sample
-
 __all__ = ["ExactMatch"]
-
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-
-
-def _squad(text: str) -> str:
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
-
-
-_NORMALIZERS: dict[str, Callable[[str], str]] = {
-    "none": lambda text: text,
-    "strip": str.strip,
-    "squad": _squad,
-}
 
 
 class ExactMatch(RewardFunction):
@@ -40,55 +23,75 @@ class ExactMatch(RewardFunction):
 
     Args:
         normalize: What is done to both before they are compared. ``"none"``: nothing; ``"strip"``: whitespace
-            around them is dropped; ``"squad"``: the normalisation of the SQuAD evaluation script: lower case,
-            without ASCII punctuation, without the articles a, an and the, whitespace squeezed.
+            around them is dropped; ``"casefold"``: capitals, the amount of whitespace and the form of accents (NFC)
+            don't matter; ``"squad"``: the normalisation of the SQuAD evaluation script: lower case, without ASCII
+            punctuation, without the articles a, an and the, whitespace squeezed.
+        part: What is compared: ``"response"``: all of it; ``"final"``: what follows the last ``</think>``;
+            ``"answer"``: what the last ``<answer>...</answer>`` holds; ``"boxed"``: what the last ``\boxed{...}``
+            holds; ``"last_line"``: the last line that is not blank; ``"code_block"``: what the one fenced code block
+            holds.
+        contained: A response that holds the reference as whole words, and more, scores len(reference) / len(response)
+            in characters after normalisation, so that naming many answers earns little.
         **options: Of every reward; see `RewardFunction`.
 
     The reference is a text, a number (compared as Python prints it: ``18`` is not ``18.0``), or a list of those.
 
-    Bounds: (0, 1); only these two values. An empty response equals an empty reference, and nothing else.
+    Bounds: (0, 1); only these two values, unless `contained`. An empty response equals an empty reference, and
+    nothing else. A response without the wanted part scores 0.0. Metadata, where a part is asked for: ``answer``, that
+    part, or None.
 
     Raises:
-        ConfigError: `normalize` is none of these.
+        ConfigError: `normalize` or `part` is none of these.
         InputError: The reference is anything else, or an empty list.
 
-    Does not find an answer inside a longer response, and does not compare values; `NumericAnswerReward` does both.
-    Under ``"squad"`` the texts 3.5 and 35 are alike, since the published rule drops every full stop. Source of that
-    rule: Rajpurkar et al., "SQuAD: 100,000+ Questions for Machine Comprehension of Text" (2016), evaluate-v1.1.py.
+    Does not compare values; `NumericAnswerReward` does. Under ``"squad"`` the texts 3.5 and 35 are alike, since the
+    published rule drops every full stop. Sources: Rajpurkar et al., "SQuAD: 100,000+ Questions for Machine
+    Comprehension of Text" (2016), evaluate-v1.1.py; the rule of `contained` is that of reasoning-gym's datasets, but
+    for whole words.
 
     Examples:
         >>> ExactMatch()(response=[" Paris\n", "paris"], reference=["Paris", "Paris"]).rewards
         array([1., 0.])
         >>> ExactMatch("squad")(response=["The Eiffel Tower!"], reference=[["eiffel tower", "tour Eiffel"]]).rewards
         array([1.])
+        >>> ExactMatch(part="answer")(response=["It is <answer>Paris</answer>"], reference=["Paris"]).rewards
+        array([1.])
     """
 
     required_fields = ("response", "reference")
     optional_fields = ()
     bounds = (0.0, 1.0)
-    example_config = {"normalize": "squad"}
+    example_config = {"normalize": "squad", "part": "answer"}
 
-    def __init__(self, normalize: str = "strip", **options: Unpack[RewardOptions]) -> None:
+    def __init__(
+        self,
+        normalize: str = "strip",
+        part: str = "response",
+        contained: bool = False,
+        **options: Unpack[RewardOptions],
+    ) -> None:
         super().__init__(**options)
-        self.normalize = one_of(normalize, "normalize", self.name, tuple(_NORMALIZERS))
+        self.normalize = one_of(normalize, "normalize", self.name, tuple(NORMALIZERS))
+        self.part = one_of(part, "part", self.name, tuple(PARTS))
+        self.contained = contained
 
-    def compute_reward(self, sample: Sample) -> float:
-        """1.0 or 0.0."""
-        normalized = _NORMALIZERS[self.normalize]
-        response = normalized(sample.response_text)
-        return float(any(normalized(text) == response for text in _accepted(sample.reference)))
+    def compute_reward(self, sample: Sample) -> RewardOutput:
+        """1.0, 0.0, or the part of the response that the reference is."""
+        accepted = accepted_texts(sample.reference)
+        answer = part_of(sample.response_text, self.part)
+        noted = {} if self.part == "response" else {"answer": answer}
+        return RewardOutput(0.0 if answer is None else self._score(answer, accepted), metadata=noted)
+
+    def _score(self, answer: str, accepted: list[str]) -> float:
+        normalized = NORMALIZERS[self.normalize]
+        given, wanted = normalized(answer), [normalized(text) for text in accepted]
+        if given in wanted:
+            return 1.0
+        held = [text for text in wanted if self.contained and text.strip() and _keyword(text).present(given)]
+        return max((len(text) / len(given) for text in held if len(text) < len(given)), default=0.0)
 
 
-def _accepted(reference: Any) -> list[str]:
-    several = isinstance(reference, (list, tuple, set, frozenset))
-    references = list(reference) if several else [reference]
-    for entry in references:
-        # A truth value is refused: nobody can know whether the response should say True, true or yes.
-        if isinstance(entry, bool) or not isinstance(entry, (str, Real, Decimal)):
-            raise InputError(
-                f"expected a text, a number or a list of those, found {brief(entry)}; write the text to match",
-                field="reference",
-            )
-    if not references:
-        raise InputError("expected at least one accepted text, found an empty list", field="reference")
-    return [str(entry) for entry in references]
+@lru_cache(maxsize=1024)
+def _keyword(text: str) -> Keywords:
+    """Cached: a group of responses shares its reference."""
+    return Keywords([text], ignore_case=False)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flux_rewards.base import RewardFunction, RewardOptions
 from flux_rewards.errors import ConfigError
 from flux_rewards.rewards.text.regex import compiled
-from flux_rewards.validation import texts
+from flux_rewards.validation import one_of, texts
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from flux_rewards.data import Sample
 
-__all__ = ["FormatReward"]
+__all__ = ["FormatReward", "ThinkAnswerFormat", "ThinkFormat", "checked_tags"]
 
 _TAG_NAME = re.compile(r"[A-Za-z_][\w.-]*")
 
@@ -33,6 +33,10 @@ class FormatReward(RewardFunction):
         tags: Names of the blocks, without brackets, in order.
         pattern: A regular expression, as Python writes them. Give either this or `tags`.
         allow_empty: A block may hold nothing, or whitespace only. Of `tags` only.
+        text_after: What may follow the last block: ``"none"``: whitespace; ``"allowed"``: anything but these tags;
+            ``"required"``: something that is not whitespace. Of `tags` only.
+        opened_by_prompt: The prompt ends with the first opening tag, as many chat templates have it, so that the
+            response begins inside the first block. Of `tags` only.
         **options: Of every reward; see `RewardFunction`.
 
     Bounds: (0, 1); only these two values. An empty response scores 0.0, unless a pattern matches it.
@@ -62,6 +66,9 @@ class FormatReward(RewardFunction):
         tags: Sequence[str] | None = None,
         pattern: str | None = None,
         allow_empty: bool = False,
+        *,
+        text_after: str = "none",
+        opened_by_prompt: bool = False,
         **options: Unpack[RewardOptions],
     ) -> None:
         super().__init__(**options)
@@ -69,9 +76,11 @@ class FormatReward(RewardFunction):
             raise ConfigError(
                 f"give exactly one of tags and pattern, found tags={tags!r} and pattern={pattern!r}", reward=self.name
             )
-        self.tags = None if tags is None else _checked(tags, self.name)
+        self.tags = None if tags is None else checked_tags(tags, self.name)
         self.pattern = pattern
         self.allow_empty = allow_empty
+        self.text_after = one_of(text_after, "text_after", self.name, ("none", "allowed", "required"))
+        self.opened_by_prompt = opened_by_prompt
         self._compiled = None if pattern is None else compiled(pattern, self.name, re.DOTALL)
 
     def compute_reward(self, sample: Sample) -> float:
@@ -79,11 +88,12 @@ class FormatReward(RewardFunction):
         text = sample.response_text
         if self._compiled is not None:
             return float(self._compiled.fullmatch(text) is not None)
-        return float(self._has_blocks(text))
+        tags = self.tags or []
+        return float(self._has_blocks(f"<{tags[0]}>{text}" if self.opened_by_prompt else text, tags))
 
-    def _has_blocks(self, text: str) -> bool:
+    def _has_blocks(self, text: str, tags: Sequence[str]) -> bool:
         rest = text
-        for tag in self.tags or ():
+        for tag in tags:
             opening, closing = f"<{tag}>", f"</{tag}>"
             if text.count(opening) != 1 or text.count(closing) != 1:
                 return False
@@ -92,10 +102,87 @@ class FormatReward(RewardFunction):
             # Each tag occurs once, so a block that is not closed here was closed before it began.
             if before.strip() or not closed or not (self.allow_empty or content.strip()):
                 return False
-        return not rest.strip()
+        return self.text_after == "allowed" or bool(rest.strip()) == (self.text_after == "required")
 
 
-def _checked(tags: Sequence[str], reward: str) -> list[str]:
+class ThinkFormat(FormatReward):
+    """1.0 where the response is ``<think>...</think>`` and then the answer: TRL's ``think_format_reward``.
+
+    Args:
+        allow_empty: There may be nothing in the block.
+        text_after: Whether an answer may, or must, follow; see `FormatReward`.
+        opened_by_prompt: The prompt ends with ``<think>``, so that the response begins inside the block.
+        **options: Of every reward; see `RewardFunction`.
+
+    As in TRL, the response begins with the block, ``<think>`` occurs once, and the answer is anything. Unlike there,
+    ``</think>`` occurs once too, and whitespace may stand before the block.
+
+    Bounds: (0, 1); only these two values. An empty response scores 0.0.
+
+    Raises:
+        ConfigError: `text_after` is none of its words.
+
+    Does not ask for an answer, unless ``text_after="required"``.
+
+    Examples:
+        >>> ThinkFormat()(response=["<think>7?</think>7", "<think>7?", "7 <think>7?</think>"]).rewards
+        array([1., 0., 0.])
+    """
+
+    example_config = {"text_after": "required"}
+
+    def __init__(
+        self,
+        allow_empty: bool = True,
+        text_after: str = "allowed",
+        opened_by_prompt: bool = False,
+        **options: Unpack[RewardOptions],
+    ) -> None:
+        super().__init__(
+            ["think"],
+            allow_empty=allow_empty,
+            text_after=text_after,
+            opened_by_prompt=opened_by_prompt,
+            **options,
+        )
+
+
+class ThinkAnswerFormat(FormatReward):
+    r"""1.0 where the response is ``<think>...</think><answer>...</answer>`` and nothing else: DeepSeek-R1's form.
+
+    Args:
+        allow_empty: A block may hold nothing.
+        opened_by_prompt: The prompt ends with ``<think>``, so that the response begins inside that block.
+        **options: Of every reward; see `RewardFunction`.
+
+    Bounds: (0, 1); only these two values. An empty response scores 0.0.
+
+    Does not accept text behind the blocks on a line of its own, as open-r1's ``format_reward`` does, and does not ask
+    for newlines beside the tags.
+
+    Examples:
+        >>> ThinkAnswerFormat()(response=["<think>a</think>\n<answer>7</answer>"]).rewards
+        array([1.])
+    """
+
+    example_config = {"allow_empty": False}
+
+    def __init__(
+        self,
+        allow_empty: bool = False,
+        opened_by_prompt: bool = False,
+        **options: Unpack[RewardOptions],
+    ) -> None:
+        super().__init__(["think", "answer"], allow_empty=allow_empty, opened_by_prompt=opened_by_prompt, **options)
+
+
+def checked_tags(tags: Any, reward: str) -> list[str]:
+    """Names of tags, without brackets, each once; or a `ConfigError`.
+
+    Examples:
+        >>> checked_tags(["think", "answer"], "format")
+        ['think', 'answer']
+    """
     names = texts(tags, "tags", reward)
     for name in names:
         if not _TAG_NAME.fullmatch(name):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
+from flux_rewards.rewards.text.parts import braced
+
 __all__ = ["stated_number"]
 
 # Longer numbers are no answers, and 1e999999999 must not fill the memory.
@@ -74,7 +76,6 @@ _MARKER = re.compile(
     """,
     re.VERBOSE | re.MULTILINE,
 )
-_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 
 
 def stated_number(text: str, *, require_marker: bool = False) -> Fraction | None:
@@ -104,16 +105,14 @@ def stated_number(text: str, *, require_marker: bool = False) -> Fraction | None
 def _boxed_number(text: str, start: int) -> Fraction | None:
     if not text.startswith("{", start):
         return _value(_result(_plain(text[start:].partition("\n")[0])))
-    depth = 0
-    for brace in _BRACE.finditer(text, start):
-        depth += {"{": 1, "}": -1}.get(brace[0], 0)
-        if depth == 0:
-            content = _plain(text[start + 1 : brace.start()])
-            number = _result(content)
-            # Several numbers are a list or an expression, not an answer.
-            alone = number is not None and _RUN.search(content, number.end()) is None
-            return _value(number) if alone else None
-    return None  # cut off inside
+    boxed = braced(text, start)
+    if boxed is None:
+        return None  # cut off inside
+    content = _plain(boxed)
+    number = _result(content)
+    # Several numbers are a list or an expression, not an answer.
+    alone = number is not None and _RUN.search(content, number.end()) is None
+    return _value(number) if alone else None
 
 
 def _result(line: str) -> re.Match[str] | None:

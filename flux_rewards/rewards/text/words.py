@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 from flux_rewards.errors import ConfigError
 from flux_rewards.validation import texts
 
-__all__ = ["Keywords", "good_and_bad"]
+__all__ = ["UNSPACED", "Keywords", "good_and_bad"]
 
 # Scripts that put no space between words: CJK with kana, Thai and Lao, Myanmar, Khmer, CJK extensions.
-_UNSPACED = (
+UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u30ff\u31f0-\u31ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
-_LETTER = rf"[^\W{_UNSPACED}]"
+_LETTER = rf"[^\W{UNSPACED}]"
 _ACCENTS = "[\u0300-\u036f]"  # combining: they belong to the letter before them
 
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from flux_rewards.base import RewardFunction, RewardOptions
 from flux_rewards.data import RewardOutput, Sample
-from flux_rewards.errors import InputError, brief
-from flux_rewards.rewards.text.words import Keywords, good_and_bad
+from flux_rewards.rewards.text.words import good_and_bad
+from flux_rewards.rewards.tokens.alignment import checked_offsets, tokens_of_spans
 from flux_rewards.validation import number
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from typing_extensions import Unpack
 
 __all__ = ["TokenKeywordReward"]
@@ -48,7 +45,8 @@ class TokenKeywordReward(RewardFunction):
             number.
         InputError: `token_offsets` differ from `token_ids` in number, or are no spans of the text.
 
-    Does not tokenize, and does not guess offsets: a fast tokenizer gives them (``return_offsets_mapping=True``).
+    Does not tokenize, and does not guess offsets: a fast tokenizer gives them (``return_offsets_mapping=True``), and
+    `offsets_of` finds those of tokens that a policy sampled.
 
     Examples:
         >>> reward = TokenKeywordReward(good=["because"], bad=["maybe"])
@@ -87,58 +85,14 @@ class TokenKeywordReward(RewardFunction):
     def compute_reward(self, sample: Sample) -> RewardOutput | None:
         """One value a token, and their mean."""
         text = sample.response_text
-        offsets = _checked_offsets(sample, len(text))
+        offsets = checked_offsets(sample)
         if not len(offsets):
             return None
-        good = _overlapping(self._good, text, offsets)
-        bad = _overlapping(self._bad, text, offsets)
+        good = tokens_of_spans(self._good.spans(text), offsets)
+        bad = tokens_of_spans(self._bad.spans(text), offsets)
         values = good * float(self.good_weight) + bad * float(self.bad_weight)
         return RewardOutput(
             float(values.mean()),
             token_rewards=values,  # type: ignore[arg-type]  # an array is a sequence of numbers here
             metadata={"good": int(good.sum()), "bad": int(bad.sum())},
         )
-
-
-def _overlapping(keywords: Keywords, text: str, offsets: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Shape (tokens,): whether the token shares a character with an occurrence."""
-    covered = np.zeros(len(text), dtype=np.int64)
-    for start, end in keywords.spans(text):
-        covered[start:end] = 1
-    upto = np.concatenate([[0], np.cumsum(covered)])
-    overlapping: NDArray[np.bool_] = upto[offsets[:, 1]] > upto[offsets[:, 0]]
-    return overlapping
-
-
-def _checked_offsets(sample: Sample, length: int) -> NDArray[np.int64]:
-    """Shape (tokens, 2)."""
-    given: Any = sample.token_offsets
-    tokens: Any = sample.token_ids
-    if len(given) != len(tokens):
-        raise InputError(
-            f"expected one (start, end) for each of the {len(tokens)} token_ids, found {len(given)}",
-            field="token_offsets",
-        )
-    if not len(tokens):
-        return np.zeros((0, 2), dtype=np.int64)
-    try:
-        offsets = np.asarray(given)
-    except (TypeError, ValueError) as error:  # rows of different lengths
-        raise _not_spans(given) from error
-    if offsets.shape != (len(tokens), 2) or offsets.dtype.kind not in "iu":
-        raise _not_spans(given)
-    outside = (offsets[:, 0] < 0) | (offsets[:, 1] > length) | (offsets[:, 0] > offsets[:, 1])
-    if outside.any():
-        token = int(outside.argmax())
-        raise InputError(
-            f"expected 0 <= start <= end <= {length}, the length of the response, found "
-            f"{tuple(offsets[token].tolist())} for token {token}; offsets count characters of the response alone",
-            field="token_offsets",
-        )
-    return offsets.astype(np.int64)
-
-
-def _not_spans(given: object) -> InputError:
-    return InputError(
-        f"expected a (start, end) pair of whole numbers for each token, found {brief(given)}", field="token_offsets"
-    )

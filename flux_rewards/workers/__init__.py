@@ -1,0 +1,1 @@
+"""Calls in worker processes that can be killed: time limits that hold."""
