@@ -8,6 +8,7 @@ import tiny_clip
 import tiny_faces
 import tiny_image_reward
 import tiny_ocr
+import tiny_text_models
 import tiny_vlm
 
 
@@ -45,5 +46,10 @@ CONFIGS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "frame_consistency": _dino,
     "face_similarity": tiny_faces.config,
     "ocr": tiny_ocr.config,
+    "reward_model": tiny_text_models.reward_model_config,
+    "classifier": tiny_text_models.classifier_config,
+    "sentiment": tiny_text_models.sentiment_config,
+    "process_reward": tiny_text_models.process_config,
+    "generative_score": tiny_text_models.generative_config,
 }
 """By registered name; the function writes what is needed into a folder."""

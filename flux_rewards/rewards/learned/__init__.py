@@ -1,0 +1,1 @@
+"""Rewards of trained language models: reward models, classifiers, process rewards, likelihoods, ensembles."""
