@@ -12,6 +12,7 @@ import typer
 
 from flux_rewards import __version__
 from flux_rewards.cli import INTERRUPTED
+from flux_rewards.cli.train_command import train
 from flux_rewards.errors import FluxRewardsError
 
 __all__ = ["app"]
@@ -131,6 +132,76 @@ def score(
         console.print(f"{scored.summary.total.count} rows written to {out}", soft_wrap=True)
         if cache is not None:
             console.print(f"{scored.known} scores were known from {cache}", soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    rewards: Annotated[Path, typer.Argument(metavar="REWARDS.yaml", help="Configuration of the rewards.")],
+    pairs: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PAIRS",
+            help="A .jsonl, .json, .csv or .parquet file with chosen, rejected and, where it is known, prompt.",
+        ),
+    ],
+    *,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="OUT.json", help="Write the report as JSON too.")
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option("--by", metavar="KEY", help="Report subsets by this column, such as metadata.subset.")
+    ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option("--column", metavar="NAME=COLUMN", help="Which column holds chosen, rejected, prompt or margin."),
+    ] = None,
+    json_column: Annotated[
+        list[str] | None, typer.Option("--json-column", metavar="COLUMN", help="A column of text that holds JSON.")
+    ] = None,
+    use_eval: Annotated[bool, typer.Option("--eval", help="Evaluate the section eval_rewards.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Answers scored at once, about.")] = 256,
+    max_failure_rate: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Leave pairs that fail out, and say so, until more than this share of a batch has failed. At 0 the "
+            "first failure ends it.",
+        ),
+    ] = 0.0,
+    resamples: Annotated[int, typer.Option(min=0, help="Bootstrap samples for the intervals; 0 for none.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the resampling, and of the order of answers within a group.")] = 0,
+    cache: Annotated[
+        Path | None,
+        typer.Option("--cache", metavar="FILE", help="Keep the scores in this file; see score."),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Tell how well rewards agree with preferences: accuracy with intervals, calibration, bias of length."""
+    with _told_in_a_line(debug=debug):
+        from flux_rewards.cli.evaluate import evaluate_file  # noqa: PLC0415
+        from flux_rewards.cli.progress import TerminalProgress  # noqa: PLC0415
+
+        with TerminalProgress() as progress:
+            report = evaluate_file(
+                rewards,
+                pairs,
+                out=out,
+                columns=column or (),
+                json_columns=json_column or (),
+                use_eval=use_eval,
+                cache=cache,
+                progress=progress,
+                by=by,
+                batch_size=batch_size,
+                max_failure_rate=max_failure_rate,
+                resamples=resamples,
+                seed=seed,
+            )
+        typer.echo(str(report))
+
+
+app.command()(train)
 
 
 @app.command("list")

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from flux_rewards.cli.fields import near_misses, sample_of
-from flux_rewards.cli.records import read_records
 from flux_rewards.errors import InputError
 from flux_rewards.fingerprint import fingerprint
 from flux_rewards.grouping import group_keys, has_group
+from flux_rewards.records.fields import near_misses, sample_of
+from flux_rewards.records.reading import read_records
 
 if TYPE_CHECKING:
     from flux_rewards.data import Sample

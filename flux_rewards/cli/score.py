@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flux_rewards.cli.output import check_output, complete_or_absent
-from flux_rewards.cli.records import check_suffix
 from flux_rewards.cli.rows import ROW_FORMATS, row_writer, rows_of, without_position
 from flux_rewards.cli.samples import SampleBatch, SampleFile
 from flux_rewards.config import load_rewards
 from flux_rewards.errors import ComputeError, ConfigError, FluxRewardsError, InputError
 from flux_rewards.grouping import split_groups
+from flux_rewards.records.reading import check_suffix
 from flux_rewards.report.summary import RewardSummary
 from flux_rewards.wrappers.cached import Cached
 from flux_rewards.wrappers.mask_errors import MaskErrors

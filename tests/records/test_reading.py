@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from flux_rewards.cli.records import read_records
 from flux_rewards.errors import InputError, MissingDependencyError
+from flux_rewards.records.reading import read_records
 
 pa = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -64,10 +64,11 @@ def test_all_formats_hold_the_same(tmp_path: Path, write: Callable[[Path], None]
     ("name", "content", "message"),
     [
         ("a.jsonl", b'{"a": 1}\n\n{"a": 1,}\n', r"a\.jsonl, line 3: invalid JSON"),
-        ("a.jsonl", b'{"a": 1}\n[1]\n', r"line 2: expected an object of sample fields, found \[1\]"),
+        ("a.jsonl", b'{"a": 1}\n[1]\n', r"line 2: expected an object \(column to value\), found \[1\]"),
         ("a.jsonl", b'{"a": NaN}\n', "line 1: invalid JSON: NaN is not JSON; write null"),
         ("a.jsonl", b'{"a": "x"}\n{"a": "\xff"}\n', "line 2: is not UTF-8"),
         ("a.jsonl", b"[" * 200_000, "line 1: invalid JSON"),
+        ("a.jsonl", b'{"a": 1, "b": {"c": 1, "c": 2}}\n', "line 1: invalid JSON: the key 'c' is there more than once"),
         ("a.json", b'{"a": 1}', "line 1: expected a list of objects; one object a line is a .jsonl file"),
         ("a.json", b'[\n{"a": 1},\n{"a": }\n]', "line 3: invalid JSON: Expecting value"),
         ("a.json", b'[{"a": 1},\n\n 3]', "line 3: expected an object"),
@@ -108,6 +109,15 @@ def test_a_long_cell_is_read_and_the_limit_of_the_csv_module_restored(tmp_path: 
     path.write_text("response\n" + "x" * (limit + 1) + "\n", encoding="utf-8")
     (record,) = read_records(path)
     assert len(record.values["response"]) == limit + 1
+    assert csv.field_size_limit() == limit
+
+
+def test_a_reader_that_nobody_finishes_leaves_the_limit_as_it_was(tmp_path: Path) -> None:
+    """The limit of the csv module is that of the whole process: between rows, too, it is as before."""
+    path, limit = tmp_path / "a.csv", csv.field_size_limit()
+    path.write_text("response\nx\ny\n", encoding="utf-8")
+    records = read_records(path)
+    next(records)
     assert csv.field_size_limit() == limit
 
 

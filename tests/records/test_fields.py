@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from flux_rewards.cli.fields import near_misses, sample_of
 from flux_rewards.data import Sample
+from flux_rewards.records.fields import near_misses, sample_of
 
 FOLDER = Path("data") / "set"
 

@@ -1,16 +1,16 @@
-"""Reading a file of samples, whatever its format: one record after the other, and where each stands."""
+"""Reading a file of records, whatever its format: one after the other, and where each stands."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from flux_rewards.errors import InputError, MissingDependencyError, brief, close_match
 
-__all__ = ["JSON_COLUMNS", "Record", "check_suffix", "read_records"]
+__all__ = ["DECODER", "JSON_COLUMNS", "Record", "check_suffix", "read_records"]
 
 JSON_COLUMNS = ("token_ids", "token_offsets", "condition_images", "condition_videos", "video", "metadata")
 """Columns of a CSV file whose cells are JSON, since their values are lists or objects."""
@@ -19,7 +19,7 @@ _LONGEST_CELL = 2**31 - 1  # what a C long holds everywhere; the csv module's ow
 
 
 class Record(NamedTuple):
-    """What one line holds, before anybody asked whether it makes a sample.
+    """What one line holds, before anybody asked whether it makes a sample or a pair.
 
     Attributes:
         where: ``"line 3"``, counted from 1; or ``"index 2"``, counted from 0, where the file has no lines.
@@ -49,17 +49,28 @@ def check_suffix(path: Path, known: Collection[str], what: str) -> str:
     return suffix
 
 
-def read_records(path: Path) -> Iterator[Record]:
+def read_records(
+    path: Path, what: str = "samples", *, json_columns: Collection[str] = JSON_COLUMNS
+) -> Iterator[Record]:
     """Read ``.jsonl``, ``.json`` (a list of objects), ``.csv`` or ``.parquet``; blank lines are skipped.
 
     Of a ``.json`` file the text is in memory at once; of the others, a small part.
 
+    Args:
+        path: The file; its suffix says what it is.
+        what: What the records are, for messages.
+        json_columns: Columns of a CSV file whose cells are JSON; all other cells are text.
+
     Raises:
-        InputError: An unknown suffix, or something that cannot be read, with its line.
+        InputError: An unknown suffix, a key or column that is there twice, or something that cannot be read, with its
+            line.
         MissingDependencyError: A ``.parquet`` file without pyarrow.
         OSError: The file cannot be opened.
     """
-    return _READERS[check_suffix(path, _READERS, "samples")](path)
+    suffix = check_suffix(path, (".jsonl", ".json", ".csv", ".parquet"), what)
+    if suffix == ".csv":
+        return _read_csv(path, frozenset(json_columns))
+    return {".jsonl": _read_jsonl, ".json": _read_json, ".parquet": _read_parquet}[suffix](path)
 
 
 def _bad(path: Path, where: str, problem: str) -> NoReturn:
@@ -70,12 +81,23 @@ def _no_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not JSON; write null")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys differ: of two equal ones the module keeps the last, and says nothing."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r} is there more than once in an object")
+    return found
+
+
+DECODER = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_once)
+"""Reads JSON, and nothing else: no NaN, and no key twice in an object."""
 
 
 def _as_object(value: Any, path: Path, where: str) -> Record:
     if not isinstance(value, dict):
-        _bad(path, where, f"expected an object of sample fields, found {brief(value)}")
+        _bad(path, where, f"expected an object (column to value), found {brief(value)}")
     return Record(where, value)
 
 
@@ -94,7 +116,7 @@ def _read_jsonl(path: Path) -> Iterator[Record]:
             continue
         where = f"line {number}"
         try:
-            value = _DECODER.decode(text)
+            value = DECODER.decode(text)
         except json.JSONDecodeError as error:
             _bad(path, where, f"invalid JSON: {error.msg} (column {error.colno})")
         except (ValueError, RecursionError) as error:
@@ -149,7 +171,7 @@ class _ListText:
 
     def value(self) -> Any:
         try:
-            value, self._position = _DECODER.raw_decode(self._text, self._position)
+            value, self._position = DECODER.raw_decode(self._text, self._position)
         except json.JSONDecodeError as error:
             _bad(self._path, f"line {error.lineno}", f"invalid JSON: {error.msg} (column {error.colno})")
         except (ValueError, RecursionError) as error:
@@ -162,22 +184,18 @@ class _ListText:
             self._position += 1
 
 
-def _read_csv(path: Path) -> Iterator[Record]:
-    limit = csv.field_size_limit(_LONGEST_CELL)
-    try:
-        yield from _read_csv_rows(path)
-    finally:
-        csv.field_size_limit(limit)
-
-
-def _read_csv_rows(path: Path) -> Iterator[Record]:
+def _read_csv(path: Path, json_columns: Collection[str]) -> Iterator[Record]:
     rows = csv.reader(_lines(path), strict=True)
     header: list[str] | None = None
     while True:
+        # For each row anew: a reader that nobody finishes must not leave the limit of the whole process raised.
+        limit = csv.field_size_limit(_LONGEST_CELL)
         try:
             cells = next(rows, None)
         except csv.Error as error:
             _bad(path, f"line {rows.line_num}", f"invalid CSV: {error}")
+        finally:
+            csv.field_size_limit(limit)
         if cells is None:
             return
         if not cells:
@@ -192,15 +210,16 @@ def _read_csv_rows(path: Path) -> Iterator[Record]:
             _bad(path, where, f"found {len(cells)} cells where the header has {len(header)} columns")
         yield Record(
             where,
-            {name: _cell(text, name, path, where) if text else None for name, text in zip(header, cells, strict=True)},
+            {
+                name: (_json_cell(text, name, path, where) if name in json_columns else text) if text else None
+                for name, text in zip(header, cells, strict=True)
+            },
         )
 
 
-def _cell(text: str, column: str, path: Path, where: str) -> Any:
-    if column not in JSON_COLUMNS:
-        return text
+def _json_cell(text: str, column: str, path: Path, where: str) -> Any:
     try:
-        return _DECODER.decode(text.strip())
+        return DECODER.decode(text.strip())
     except (ValueError, RecursionError) as error:
         _bad(path, where, f"the column {column!r} holds JSON, and {brief(text)} is none: {error}")
 
@@ -216,17 +235,13 @@ def _read_parquet(path: Path) -> Iterator[Record]:
     index = 0
     with path.open("rb") as file:
         try:
-            for batch in parquet.ParquetFile(file).iter_batches(batch_size=256):
+            table = parquet.ParquetFile(file)
+            names = table.schema_arrow.names
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                _bad(path, "the schema", f"has the column {twice[0]!r} more than once")
+            for batch in table.iter_batches(batch_size=256):
                 for values in batch.to_pylist():
                     yield Record(f"index {index}", values)
                     index += 1
         except pa.ArrowException as error:
             _bad(path, f"index {index}", f"cannot be read as Parquet: {error}")
-
-
-_READERS: dict[str, Callable[[Path], Iterator[Record]]] = {
-    ".jsonl": _read_jsonl,
-    ".json": _read_json,
-    ".csv": _read_csv,
-    ".parquet": _read_parquet,
-}

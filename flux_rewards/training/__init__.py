@@ -1,0 +1,1 @@
+"""Preference data, training a reward model on it, and how well any reward agrees with it."""
