@@ -16,7 +16,7 @@ FLOORS: list[list[str]] = [
     ["errors", "sqlite_handle"],
     ["fingerprint", "callables", "validation", "lanes", "naming", "stats", "transience", "threads", "store"],
     ["data", "parameters", "meaning", "event_loop", "backoff", "shared", "plain"],
-    ["grouping"],
+    ["grouping", "records"],
     ["media", "contract", "streams"],
     ["chunks"],
     ["tree"],
@@ -27,12 +27,13 @@ FLOORS: list[list[str]] = [
     ["base"],
     ["combinator"],
     ["composite", "transforms", "groups", "wrappers", "buffer", "models", "chat", "wire"],
+    ["workers"],
     ["rewards", "remote", "batching"],
     ["registry", "advantages"],
     ["config_file"],
     ["config"],
     ["testing"],
-    ["report", "verification", "server"],
+    ["report", "verification", "server", "training"],
     ["integrations"],
     ["cli"],
 ]
@@ -51,6 +52,9 @@ HOUSES_OF_THEIR_OWN = {
     "server",
     "integrations",
     "advantages",
+    "workers",
+    "records",
+    "training",
 }
 
 

@@ -15,7 +15,7 @@ from flux_rewards.registry import _BUILTIN
 
 ROOT = Path(__file__).parent.parent
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
-OF_THEIR_OWN = ("reward_feedback", "judge", "custom_loop")  # have tests of their own
+OF_THEIR_OWN = ("reward_feedback", "judge", "custom_loop", "train_reward_model")  # have tests of their own
 EXAMPLES = [path for path in sorted((ROOT / "examples").glob("*.py")) if path.stem not in OF_THEIR_OWN]
 
 
