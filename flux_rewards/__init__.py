@@ -16,13 +16,40 @@ if TYPE_CHECKING:
     from flux_rewards.combinator import Combinator as Combinator, UnaryCombinator as UnaryCombinator
     from flux_rewards.composite import CompositeReward as CompositeReward, Gate as Gate, Product as Product
     from flux_rewards.config import LoadedRewards as LoadedRewards, load_rewards as load_rewards, to_config as to_config
-    from flux_rewards.data import RewardBatch as RewardBatch, RewardOutput as RewardOutput, Sample as Sample, Trajectory as Trajectory
-    from flux_rewards.errors import ComputeError as ComputeError, ConfigError as ConfigError, ContractError as ContractError, FluxRewardsError as FluxRewardsError, InputError as InputError, JudgeError as JudgeError, MissingDependencyError as MissingDependencyError, RemoteError as RemoteError, UnknownRewardError as UnknownRewardError, WeightsError as WeightsError
+    from flux_rewards.data import (
+        RewardBatch as RewardBatch,
+        RewardOutput as RewardOutput,
+        Sample as Sample,
+        Trajectory as Trajectory,
+    )
+    from flux_rewards.errors import (
+        ComputeError as ComputeError,
+        ConfigError as ConfigError,
+        ContractError as ContractError,
+        FluxRewardsError as FluxRewardsError,
+        InputError as InputError,
+        JudgeError as JudgeError,
+        MissingDependencyError as MissingDependencyError,
+        RemoteError as RemoteError,
+        UnknownRewardError as UnknownRewardError,
+        WeightsError as WeightsError,
+    )
     from flux_rewards.executor import Executor as Executor
-    from flux_rewards.groups import BestOfGroup as BestOfGroup, GroupCenter as GroupCenter, GroupNormalize as GroupNormalize, GroupRank as GroupRank, LeaveOneOut as LeaveOneOut
+    from flux_rewards.groups import (
+        BestOfGroup as BestOfGroup,
+        GroupCenter as GroupCenter,
+        GroupNormalize as GroupNormalize,
+        GroupRank as GroupRank,
+        LeaveOneOut as LeaveOneOut,
+    )
     from flux_rewards.models.text_format import TextFormat as TextFormat
     from flux_rewards.pending import Pending as Pending
-    from flux_rewards.registry import list_rewards as list_rewards, register_reward as register_reward, register_reward_model as register_reward_model, resolve_reward as resolve_reward
+    from flux_rewards.registry import (
+        list_rewards as list_rewards,
+        register_reward as register_reward,
+        register_reward_model as register_reward_model,
+        resolve_reward as resolve_reward,
+    )
     from flux_rewards.remote.remote_reward import RemoteReward as RemoteReward
     from flux_rewards.rewards.function import FunctionReward as FunctionReward
     from flux_rewards.rewards.image.aesthetic import AestheticScore as AestheticScore
@@ -30,7 +57,10 @@ if TYPE_CHECKING:
     from flux_rewards.rewards.image.face_similarity import FaceSimilarity as FaceSimilarity
     from flux_rewards.rewards.image.hps import HPSv2 as HPSv2
     from flux_rewards.rewards.image.image_reward import ImageReward as ImageReward
-    from flux_rewards.rewards.image.jpeg import JPEGCompressibility as JPEGCompressibility, JPEGIncompressibility as JPEGIncompressibility
+    from flux_rewards.rewards.image.jpeg import (
+        JPEGCompressibility as JPEGCompressibility,
+        JPEGIncompressibility as JPEGIncompressibility,
+    )
     from flux_rewards.rewards.image.ocr import OCRReward as OCRReward
     from flux_rewards.rewards.image.pick_score import PickScore as PickScore
     from flux_rewards.rewards.image.similarity import ImageSimilarity as ImageSimilarity
@@ -38,12 +68,21 @@ if TYPE_CHECKING:
     from flux_rewards.rewards.judges.pairwise import PairwiseJudge as PairwiseJudge
     from flux_rewards.rewards.judges.ranking import RankingJudge as RankingJudge
     from flux_rewards.rewards.judges.rating import RatingJudge as RatingJudge
-    from flux_rewards.rewards.judges.rational_rewards import RationalRewardsEdit as RationalRewardsEdit, RationalRewardsT2I as RationalRewardsT2I
+    from flux_rewards.rewards.judges.rational_rewards import (
+        RationalRewardsEdit as RationalRewardsEdit,
+        RationalRewardsT2I as RationalRewardsT2I,
+    )
     from flux_rewards.rewards.judges.rubric import RubricJudge as RubricJudge
-    from flux_rewards.rewards.judges.unified_reward import UnifiedReward as UnifiedReward, UnifiedRewardPairwise as UnifiedRewardPairwise
+    from flux_rewards.rewards.judges.unified_reward import (
+        UnifiedReward as UnifiedReward,
+        UnifiedRewardPairwise as UnifiedRewardPairwise,
+    )
     from flux_rewards.rewards.judges.vllm_evaluate import VLLMEvaluate as VLLMEvaluate
     from flux_rewards.rewards.judges.yes_no import YesNoJudge as YesNoJudge
-    from flux_rewards.rewards.learned.classifier import ClassifierReward as ClassifierReward, SentimentReward as SentimentReward
+    from flux_rewards.rewards.learned.classifier import (
+        ClassifierReward as ClassifierReward,
+        SentimentReward as SentimentReward,
+    )
     from flux_rewards.rewards.learned.ensemble import EnsembleReward as EnsembleReward
     from flux_rewards.rewards.learned.generative_score import GenerativeScore as GenerativeScore
     from flux_rewards.rewards.learned.process_reward import ProcessReward as ProcessReward
@@ -53,12 +92,20 @@ if TYPE_CHECKING:
     from flux_rewards.rewards.text.diversity import GroupDiversity as GroupDiversity
     from flux_rewards.rewards.text.edit_similarity import EditSimilarity as EditSimilarity
     from flux_rewards.rewards.text.exact import ExactMatch as ExactMatch
-    from flux_rewards.rewards.text.format import FormatReward as FormatReward, ThinkAnswerFormat as ThinkAnswerFormat, ThinkFormat as ThinkFormat
+    from flux_rewards.rewards.text.format import (
+        FormatReward as FormatReward,
+        ThinkAnswerFormat as ThinkAnswerFormat,
+        ThinkFormat as ThinkFormat,
+    )
     from flux_rewards.rewards.text.json_format import JSONFormat as JSONFormat
     from flux_rewards.rewards.text.json_match import JSONMatch as JSONMatch
     from flux_rewards.rewards.text.keyword import KeywordReward as KeywordReward
     from flux_rewards.rewards.text.language import LanguageReward as LanguageReward
-    from flux_rewards.rewards.text.length import LengthRange as LengthRange, LengthReward as LengthReward, ResponseLength as ResponseLength
+    from flux_rewards.rewards.text.length import (
+        LengthRange as LengthRange,
+        LengthReward as LengthReward,
+        ResponseLength as ResponseLength,
+    )
     from flux_rewards.rewards.text.length_schedules import CosineLength as CosineLength, GroupLength as GroupLength
     from flux_rewards.rewards.text.list_match import ListMatch as ListMatch
     from flux_rewards.rewards.text.math import MathReward as MathReward
@@ -67,14 +114,22 @@ if TYPE_CHECKING:
     from flux_rewards.rewards.text.overlong import SoftOverlongPunishment as SoftOverlongPunishment
     from flux_rewards.rewards.text.reasoning_steps import ReasoningSteps as ReasoningSteps
     from flux_rewards.rewards.text.regex import RegexReward as RegexReward
-    from flux_rewards.rewards.text.repetition import DistinctNGrams as DistinctNGrams, RepetitionPenalty as RepetitionPenalty
+    from flux_rewards.rewards.text.repetition import (
+        DistinctNGrams as DistinctNGrams,
+        RepetitionPenalty as RepetitionPenalty,
+    )
     from flux_rewards.rewards.text.rouge import ROUGEReward as ROUGEReward
     from flux_rewards.rewards.text.sections import SectionsReward as SectionsReward
     from flux_rewards.rewards.text.tag_count import TagCount as TagCount
     from flux_rewards.rewards.text.token_f1 import TokenF1 as TokenF1
     from flux_rewards.rewards.text.tool_calls import ToolCallMatch as ToolCallMatch
     from flux_rewards.rewards.tokens.alignment import offsets_of as offsets_of, tokens_of_spans as tokens_of_spans
-    from flux_rewards.rewards.tokens.converters import Discounted as Discounted, LastToken as LastToken, PotentialShaping as PotentialShaping, Spread as Spread
+    from flux_rewards.rewards.tokens.converters import (
+        Discounted as Discounted,
+        LastToken as LastToken,
+        PotentialShaping as PotentialShaping,
+        Spread as Spread,
+    )
     from flux_rewards.rewards.tokens.keyword import TokenKeywordReward as TokenKeywordReward
     from flux_rewards.rewards.tokens.regex import TokenRegexReward as TokenRegexReward
     from flux_rewards.rewards.tokens.repetition import TokenRepetitionPenalty as TokenRepetitionPenalty
@@ -92,10 +147,26 @@ if TYPE_CHECKING:
     from flux_rewards.training.preferences_data import PreferenceData as PreferenceData
     from flux_rewards.training.ratings import from_ab_tests as from_ab_tests, from_ratings as from_ratings
     from flux_rewards.training.select import rank_responses as rank_responses, select_uncertain as select_uncertain
+    from flux_rewards.training.settings import LoraSettings as LoraSettings, TrainingSettings as TrainingSettings
     from flux_rewards.training.sources import load_preferences as load_preferences
-    from flux_rewards.transforms import Clip as Clip, Map as Map, Normalize as Normalize, Scale as Scale, Threshold as Threshold
+    from flux_rewards.training.train import (
+        TrainedRewardModel as TrainedRewardModel,
+        train_reward_model as train_reward_model,
+    )
+    from flux_rewards.training.train_aspects import TrainedAspects as TrainedAspects, train_aspects as train_aspects
+    from flux_rewards.transforms import (
+        Clip as Clip,
+        Map as Map,
+        Normalize as Normalize,
+        Scale as Scale,
+        Threshold as Threshold,
+    )
     from flux_rewards.workers.in_process import InProcess as InProcess
-    from flux_rewards.workers.outcome import Outcome as Outcome, OverLimitError as OverLimitError, WorkerCrashError as WorkerCrashError
+    from flux_rewards.workers.outcome import (
+        Outcome as Outcome,
+        OverLimitError as OverLimitError,
+        WorkerCrashError as WorkerCrashError,
+    )
     from flux_rewards.workers.pool import KillablePool as KillablePool
     from flux_rewards.wrappers.batched import Batched as Batched
     from flux_rewards.wrappers.cached import Cached as Cached
@@ -194,7 +265,10 @@ _NAMES = {
     "flux_rewards.training.preferences_data": "PreferenceData",
     "flux_rewards.training.ratings": "from_ab_tests from_ratings",
     "flux_rewards.training.select": "rank_responses select_uncertain",
+    "flux_rewards.training.settings": "LoraSettings TrainingSettings",
     "flux_rewards.training.sources": "load_preferences",
+    "flux_rewards.training.train": "TrainedRewardModel train_reward_model",
+    "flux_rewards.training.train_aspects": "TrainedAspects train_aspects",
     "flux_rewards.transforms": "Clip Map Normalize Scale Threshold",
     "flux_rewards.workers.in_process": "InProcess",
     "flux_rewards.workers.outcome": "Outcome OverLimitError WorkerCrashError",

@@ -16,6 +16,7 @@ from flux_rewards.errors import ComputeError, ConfigError, FluxRewardsError, Inp
 from flux_rewards.grouping import split_groups
 from flux_rewards.records.reading import check_suffix
 from flux_rewards.report.summary import RewardSummary
+from flux_rewards.tree import Tree
 from flux_rewards.wrappers.cached import Cached
 from flux_rewards.wrappers.mask_errors import MaskErrors
 
@@ -120,16 +121,10 @@ def score_file(
     return ScoredFile(summary, composite.weights, file.has_groups, known)
 
 
-def _leaves(reward: RewardFunction) -> Iterator[RewardFunction]:
-    if not reward.children:
-        yield reward
-    for child in reward.children:
-        yield from _leaves(child)
-
-
 def _field_check(reward: RewardFunction) -> Callable[[Sample], None]:
     """The executor's own check of required fields, for all samples before any is scored."""
-    readers = {field: leaf.name for leaf in _leaves(reward) for field in leaf.required_fields}
+    leaves = [leaf for leaf in Tree(reward).leaves.values() if not leaf.skips_missing]
+    readers = {field: leaf.reward.name for leaf in leaves for field in leaf.reward.required_fields}
     by_group = reward.scope == "group"
 
     def check(sample: Sample) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from flux_rewards.models.checkpoint import Checkpoint
     from flux_rewards.models.text_format import EncodedText
 
-__all__ = ["CAUSAL", "SEQUENCE", "TOKEN", "TextModel", "open_text_model"]
+__all__ = ["CAUSAL", "SEQUENCE", "TOKEN", "TextModel", "longest_text", "open_text_model", "read_tokenizer"]
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ def open_text_model(kind: str, checkpoint: Checkpoint, *, device: str | None, dt
         import transformers  # noqa: PLC0415  # seconds
 
         auto = getattr(transformers, kind)
-        tokenizer = _tokenizer(checkpoint, whole)  # the smaller part first
+        tokenizer = read_tokenizer(checkpoint, whole)  # the smaller part first
         loads = auto if base is None else adapted(auto, checkpoint)
         network = load_transformers(loads, whole, place, precision)
         return TextModel(network, tokenizer, place, precision, checkpoint.label, kind=kind)
@@ -111,7 +111,7 @@ class TextModel:
                 f"the tokenizer of {label} has {len(tokenizer)} tokens, the model {size}: it is another model's"
             )
         self._padding = self._padding_of(network.config.get_text_config(), tokenizer, size)
-        self.longest = _longest(network, tokenizer)
+        self.longest = longest_text(network, tokenizer)
         takes = inspect.signature(network.forward).parameters
         self._takes_types = "token_type_ids" in takes
         self._options = {"use_cache": False} if "use_cache" in takes else {}
@@ -221,7 +221,7 @@ class TextModel:
             return logits
 
 
-def _tokenizer(checkpoint: Checkpoint, base: Checkpoint) -> Any:
+def read_tokenizer(checkpoint: Checkpoint, base: Checkpoint) -> Any:
     """The tokenizer of a checkpoint, or of the model that it adapts; transformers makes an empty one of no files."""
     from transformers import AutoTokenizer  # noqa: PLC0415  # seconds
 
@@ -238,7 +238,7 @@ def _tokenizer(checkpoint: Checkpoint, base: Checkpoint) -> Any:
     raise WeightsError(f"{checkpoint.label} holds no tokenizer; save the one that it was trained with beside it")
 
 
-def _longest(network: Any, tokenizer: Any) -> int | None:
+def longest_text(network: Any, tokenizer: Any) -> int | None:
     """The smaller of what the positions and the tokenizer allow."""
     limits = [getattr(network.config.get_text_config(), "max_position_embeddings", None), tokenizer.model_max_length]
     embeddings: Any = getattr(getattr(network.base_model, "embeddings", None), "position_embeddings", None)

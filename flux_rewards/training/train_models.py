@@ -11,8 +11,7 @@ from flux_rewards.errors import ConfigError, FluxRewardsError, MissingDependency
 from flux_rewards.models.adapters import base_of
 from flux_rewards.models.checkpoint import Checkpoint
 from flux_rewards.models.text_models import SEQUENCE
-from flux_rewards.models.text_models import _longest as longest_of
-from flux_rewards.models.text_models import _tokenizer as read_tokenizer
+from flux_rewards.models.text_models import longest_text, read_tokenizer
 from flux_rewards.models.weights import check_keys
 from flux_rewards.training.settings import ALL_LINEAR
 
@@ -138,7 +137,7 @@ def open_start(
             label = f"a {type(network).__name__} made from its configuration"
         network = network.float()
     _pad(network, words, label)
-    longest, encoder = longest_of(network, words), _is_encoder(network)
+    longest, encoder = longest_text(network, words), _is_encoder(network)
     if settings.lora is not None:
         others = [name for name in left_over if not name.startswith("lm_head.")]
         if others and not settings.lora.merge:

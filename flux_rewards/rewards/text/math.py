@@ -14,7 +14,7 @@ from flux_rewards.errors import InputError, MissingDependencyError
 from flux_rewards.rewards.text.math_limits import over_limit
 from flux_rewards.rewards.text.math_reading import exact_value, final_answer, formulas_of
 from flux_rewards.rewards.text.math_verdict import Formulas, Verdict, compare, prepare
-from flux_rewards.rewards.text.numeric import _as_text
+from flux_rewards.rewards.text.numeric import reference_text
 from flux_rewards.shared import shared
 from flux_rewards.validation import number, whole_number
 from flux_rewards.workers.outcome import OverLimitError
@@ -146,7 +146,7 @@ class MathReward(RewardFunction):
 
     def _read(self, sample: Sample) -> _Row | Exception:
         try:
-            stated = _stated_reference(_as_text(sample.reference))
+            stated = _stated_reference(reference_text(sample.reference))
             answer = final_answer(sample.response_text, require_marker=self.require_marker)
         except InputError as error:
             return error

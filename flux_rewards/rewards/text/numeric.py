@@ -17,7 +17,7 @@ from flux_rewards.validation import number
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["NumericAnswerReward"]
+__all__ = ["NumericAnswerReward", "reference_text"]
 
 
 class NumericAnswerReward(RewardFunction):
@@ -90,7 +90,7 @@ class NumericAnswerReward(RewardFunction):
 
     def compute_reward(self, sample: Sample) -> RewardOutput | None:
         """1.0 or 0.0, and the number behind it; None where the reference has no number."""
-        expected = _reference_number(_as_text(sample.reference))
+        expected = _reference_number(reference_text(sample.reference))
         if expected is None:
             return None
         answer = stated_number(sample.response_text, require_marker=self.require_marker)
@@ -104,7 +104,7 @@ def _reference_number(text: str) -> Fraction | None:
     return stated_number(text)
 
 
-def _as_text(reference: Any) -> str:
+def reference_text(reference: Any) -> str:
     if isinstance(reference, str):
         return reference
     if isinstance(reference, bool) or not isinstance(reference, (Real, Decimal)):
