@@ -317,7 +317,11 @@ class _Batch:
                 if entry not in self.undelivered or not done.issuperset(rows):
                     continue
                 self.undelivered.remove(entry)
-                batch = pending.rows(rows)
+                try:
+                    batch = pending.rows(rows)
+                except Exception as error:  # noqa: BLE001  # of this request: too many of its samples failed, say
+                    _settle([entry], error)
+                    continue
                 failed = [row for row in rows if row - rows.start in batch.errors and row in pending.causes]
                 causes = {row: pending.causes[row] for row in failed}
                 if self._is_of_others(pending, causes, rows):

@@ -117,7 +117,7 @@ class Leaf:
         Raises:
             InputError: A sample lacks a required field, and is not to be left out.
         """
-        absent = self._rows_lacking(samples) if self.skips_missing and isinstance(samples, Sequence) else []
+        absent = self._rows_lacking(samples) if self.skips_missing else []
         if not absent:
             self.reward.check_samples(samples)
             return []
@@ -129,13 +129,14 @@ class Leaf:
             raise
         return absent
 
-    def _rows_lacking(self, samples: Sequence[Sample]) -> list[int]:
+    def _rows_lacking(self, samples: Any) -> list[int]:
+        if not isinstance(samples, Sequence):  # an error, as is an entry that is no sample
+            return []
         fields = tuple(self.reward.required_fields)
         return [
             row
             for row, sample in enumerate(samples)
-            if isinstance(sample, Sample)  # anything else is an error, and no sample that lacks a field
-            and any(getattr(sample, field) is None for field in fields)
+            if isinstance(sample, Sample) and any(getattr(sample, field) is None for field in fields)
         ]
 
     def leave_out(self, positions: Sequence[int]) -> None:
@@ -294,8 +295,9 @@ class Tree:
         folds = [node for node, _ in self._folds.values() if not type(node).__module__.startswith("flux_rewards.")]
         told = [reader.optional_fields for reader in [*(leaf.reward for leaf in leaves), *folds]]
         named = [*needed, *(field for fields in told for field in fields or ())]
-        distinct_fields = (tuple(dict.fromkeys(fields)) for fields in (required, needed, named))
-        return FieldsRead(*distinct_fields, anything=None in told)
+        return FieldsRead(
+            tuple(dict.fromkeys(required)), tuple(dict.fromkeys(needed)), tuple(dict.fromkeys(named)), None in told
+        )
 
     def fold(self, samples: Sequence[Sample], positions: Sequence[int] | None = None) -> RewardBatch:
         """Fold the leaves' pieces up to the root; of some positions only, where whole groups of them are done."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from flux_rewards import ComputeError, RemoteError, RewardFunction, Sample
+from flux_rewards import ComputeError, MaskErrors, RemoteError, RewardFunction, Sample
 from flux_rewards.batching import Batcher
 
 if TYPE_CHECKING:
@@ -73,6 +73,18 @@ class WholeBatch(RewardFunction):
         if any(sample.response == "bad" for sample in samples):
             raise self.error
         return [1.0] * len(samples)
+
+
+class Bad(RewardFunction):
+    """Fails for "bad" alone."""
+
+    required_fields = ("response",)
+    optional_fields = ()
+
+    def compute_reward(self, sample: Sample) -> float:
+        if sample.response == "bad":
+            raise ValueError("bad")
+        return 1.0
 
 
 @pytest.fixture
@@ -153,3 +165,12 @@ def test_nothing_is_held_of_what_is_done(batchers: list[Batcher]) -> None:
     del image
     gc.collect()
     assert gone() is None
+
+
+def test_too_many_failures_of_one_request_are_its_own(batchers: list[Batcher]) -> None:
+    """A mask that has had enough raises for that request; its neighbours have their scores."""
+    reward = MaskErrors(Bad(), max_failure_rate=0.5)
+    bad, good = together(batchers, reward, "bad", "a")
+    with pytest.raises(ComputeError, match="1 of 1 samples failed"):
+        bad.result(LIMIT)
+    assert good.result(LIMIT).batch.rewards.tolist() == [1.0]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flux_rewards.base import RewardFunction
 from flux_rewards.contract import Scored
@@ -36,9 +37,19 @@ def check_reward(reward: RewardFunction, adapter: str, *, groups: str = "") -> N
         >>> check_reward(LengthReward(4), "mine")
     """
     if not isinstance(reward, RewardFunction):
-        raise ConfigError(f"{adapter}: expected a reward, found {brief(reward)}; wrap a function in FunctionReward")
+        raise ConfigError(f"{adapter}: expected a reward, found {brief(reward)}; {_way_out(reward)}")
     if groups and reward.scope == "group":
         raise ConfigError(f"compares the samples of a group, and {groups}", reward=reward.name)
+
+
+def _way_out(found: Any) -> str:
+    if isinstance(getattr(found, "train", None), RewardFunction):  # what load_rewards returns
+        return "it holds two: give its .train, or .eval"
+    if isinstance(found, (str, os.PathLike)):
+        return "give load_rewards(path).train"
+    if isinstance(found, type):
+        return f"give an object of it, {found.__name__}(...)"
+    return "wrap a function in FunctionReward, several rewards in CompositeReward"
 
 
 def batch_numbers(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from flux_rewards.batching import leaves_of
 from flux_rewards.data import FIELDS, Sample
 from flux_rewards.errors import ConfigError, InputError, brief, close_match
+from flux_rewards.tree import fields_read
 
 if TYPE_CHECKING:
     from flux_rewards.base import RewardFunction
@@ -99,7 +99,7 @@ class Columns:
     def _check_only(self, columns: Mapping[str, Any], chosen: str, field: str) -> None:
         """Two columns may be the same to a reader of the data set, and are not: a solution, and its last line."""
         for other, same in self.defaults.items():
-            if same != field or other == chosen or columns.get(other) is None or field not in self._declared(False):
+            if same != field or other == chosen or columns.get(other) is None or field not in self._declared("named"):
                 continue
             if not _equal(columns[other], columns[chosen]):
                 raise ConfigError(
@@ -108,9 +108,9 @@ class Columns:
                 )
 
     def _check_needs(self, fields: Mapping[str, Any], columns: Mapping[str, Any]) -> None:
-        for field in self._declared(True):
-            if field in fields or (field in self.given and self.given[field] is None):
-                continue
+        for field in self._declared("required"):
+            if field in fields or field == "metadata" or (field in self.given and self.given[field] is None):
+                continue  # metadata are what remains
             usual = [column for column, becomes in self.defaults.items() if becomes == field]
             taken = (
                 f" ({field!r} has become {self.defaults[field]})" if field in columns and field in self.defaults else ""
@@ -123,11 +123,12 @@ class Columns:
                 field=field,
             )
 
-    def _declared(self, only_required: bool) -> set[str]:
+    def _declared(self, what: Literal["required", "named"]) -> Sequence[str]:
         """What the reward says that it reads."""
-        leaves = [] if self.reward is None else leaves_of(self.reward)
-        found = {field for leaf in leaves for field in leaf.required_fields}
-        return found if only_required else found | {field for leaf in leaves for field in leaf.optional_fields or ()}
+        if self.reward is None:
+            return ()
+        read = fields_read(self.reward)
+        return read.required if what == "required" else read.named
 
     def _column(self, columns: Mapping[str, Any], column: str, field: str, count: int) -> Sequence[Any]:
         if column not in columns:

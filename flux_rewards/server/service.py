@@ -14,6 +14,7 @@ from flux_rewards.batching import Batcher, Overloaded, leaves_of
 from flux_rewards.errors import ConfigError
 from flux_rewards.server.metrics import Metrics
 from flux_rewards.server.problems import Problem, problem_of
+from flux_rewards.tree import Tree, fields_read
 from flux_rewards.wire.allowance import Allowance
 from flux_rewards.wrappers.cache_keys import reward_digest
 
@@ -93,15 +94,12 @@ class Service:
     def description(self) -> dict[str, Any]:
         """What a client needs to know of the reward."""
         reward = self.reward
-        leaves = leaves_of(reward)
-        required = list(dict.fromkeys(field for leaf in leaves for field in leaf.required_fields))
-        any_field = any(leaf.optional_fields is None for leaf in leaves)
-        optional = None if any_field else list(dict.fromkeys(f for leaf in leaves for f in leaf.optional_fields or ()))
+        read = fields_read(reward)
         return {
             "name": self.name,
             "scope": reward.scope,
-            "required_fields": required,
-            "optional_fields": optional,
+            "required_fields": list(read.required),
+            "optional_fields": None if read.optional is None else list(read.optional),
             "bounds": None if reward.bounds is None else list(reward.bounds),
             "higher_is_better": reward.higher_is_better,
             "reference_is_media": self.reference_is_media,
@@ -157,8 +155,7 @@ class Service:
         refusal = self.refusal()
         if refusal is not None:
             raise refusal
-        for leaf in leaves_of(self.reward):
-            leaf.check_samples(samples)
+        Tree(self.reward).check(samples)
         try:
             # Looks at groups by content, which may be images.
             future = await asyncio.to_thread(self.batcher.submit, samples, alone=self.under_way <= 1)

@@ -54,11 +54,14 @@ class CallWrapper(Wrapper, abstract=True):
         patience: Seconds to wait for a lane where all are held by calls that are over their time; None: for ever.
         remembers: Whether `recall` may know scores, so that no call is needed; `remember` is told of those that a call
             in another process has given, where the wrapper itself is not sent.
+        skips_missing: Whether the reward is not called with samples that lack a field that it requires, and does not
+            apply to them.
     """
 
     wraps_calls = True
     patience: float | None = None
     remembers: bool = False
+    skips_missing: bool = False
 
     def around(self, chunk: Chunk, proceed: Proceed) -> Scored:  # noqa: ARG002
         """Run a chunk.

@@ -17,6 +17,7 @@ from flux_rewards.errors import ConfigError, FluxRewardsError, InputError, brief
 from flux_rewards.fingerprint import fingerprint
 from flux_rewards.grouping import known_group_keys
 from flux_rewards.integrations.distributed.exchange import Exchange, FailedAt, Place
+from flux_rewards.tree import Tree, fields_read
 from flux_rewards.validation import number, whole_number
 from flux_rewards.wire.answers import pack_answer, unpack_answer
 from flux_rewards.wire.samples import pack_readable, unpack_samples
@@ -167,8 +168,7 @@ class DistributedGroups:
 
     def _keys(self, samples: Sequence[Sample], rank: int) -> bytes:
         try:
-            for leaf in leaves_of(self.reward):
-                leaf.check_samples(samples)
+            Tree(self.reward).check(samples)
             keys = known_group_keys(samples)
         except FluxRewardsError as error:
             error.reward = error.reward or self.reward.name
@@ -182,14 +182,12 @@ class DistributedGroups:
         ]
 
     def _pack(self, samples: Sequence[Sample], rows: Sequence[int], rank: int) -> bytes:
-        leaves = leaves_of(self.reward)
-        anything = _folds_may_read(self.reward) or any(leaf.optional_fields is None for leaf in leaves)
-        read = [field for leaf in leaves for field in (*leaf.required_fields, *(leaf.optional_fields or ()))]
-        fields = FIELDS if anything else list(dict.fromkeys([*read, "group_id", "token_ids"]))
+        read = fields_read(self.reward)
+        fields = FIELDS if read.anything else list(dict.fromkeys([*read.named, "group_id", "token_ids"]))
         body, unsent = pack_readable(
             [samples[row] for row in rows],
             fields,
-            reference_is_media=any(leaf.reference_is_media for leaf in leaves),
+            reference_is_media=any(leaf.reference_is_media for leaf in leaves_of(self.reward)),
         )
         for at, error in unsent.items():
             message = (
@@ -236,9 +234,3 @@ class _Plan:
 def _with_group(sample: Sample, key: str) -> Sample:
     """A sample whose group was told by fields that may not have moved."""
     return sample if sample.group_id is not None else replace(sample, group_id=key)
-
-
-def _folds_may_read(reward: RewardFunction) -> bool:
-    """Whether a fold is somebody's own, which is given the samples; those of this library look at groups only."""
-    own = bool(reward.children) and not type(reward).__module__.startswith("flux_rewards.")
-    return own or any(map(_folds_may_read, reward.children))

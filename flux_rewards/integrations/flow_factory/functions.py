@@ -9,17 +9,17 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from flux_rewards.batching import leaves_of
 from flux_rewards.errors import ConfigError, ContractError, InputError, brief
 from flux_rewards.integrations.batches import batch_numbers, check_reward, part_numbers
 from flux_rewards.integrations.columns import Columns
 from flux_rewards.integrations.flow_factory.foreign import INSTALL, FlowFactoryModel, from_flow_factory
 from flux_rewards.integrations.importing import imported
 from flux_rewards.integrations.numbers import Numbers
+from flux_rewards.tree import fields_read
 
 if TYPE_CHECKING:
     from flux_rewards.base import RewardFunction
@@ -118,19 +118,17 @@ def reward_model_class(
 def _arguments(reward: RewardFunction, columns: Columns) -> tuple[str, ...]:
     """The names that the model's signature has."""
     given = {field: column for field, column in columns.given.items() if column is not None}
-    for field in reward.required_fields:
+    read = fields_read(reward)
+    for field in read.needed:
         if field not in given and field not in _FIELDS:
             raise ConfigError(
                 f"needs {field!r}, which Flow-Factory's samples have under no name of its own; say which column it "
                 f"is: fields={{{field!r}: 'column'}}",
                 reward=reward.name,
             )
-    optional: Sequence[str] | None = ()
-    if reward.scope != "group":  # what is gathered from other processes is what is required, and no more
-        leaves = [leaf.optional_fields for leaf in leaves_of(reward)]
-        optional = None if None in leaves else [field for fields in leaves for field in fields or ()]
-    read = [*reward.required_fields, *(_FIELDS if optional is None else optional)]
-    own = [field for field in _FIELDS if field in read and columns.given.get(field, field) == field]
+    # What is gathered from other processes is what is required, and no more.
+    wanted = read.needed if reward.scope == "group" else _FIELDS if read.anything else read.named
+    own = [field for field in _FIELDS if field in wanted and columns.given.get(field, field) == field]
     asked = list(given.values())
     # Other columns of a data set come as JSON in the metadata.
     metadata = [] if set(asked) <= set(_FIELDS) else ["metadata"]
@@ -141,10 +139,14 @@ def _samples(given: Mapping[str, Any], columns: Columns, reward: RewardFunction)
     there = {name: values for name, values in given.items() if values is not None}
     if "metadata" in there:
         there = _spread(there, columns, reward)
-    needed = {**{field: columns.given.get(field, field) for field in reward.required_fields}, **columns.given}
+    read = fields_read(reward)
+    needed = {**{field: columns.given.get(field, field) for field in read.required}, **columns.given}
     for field, column in needed.items():
-        if column is not None and column not in there:
+        if column is None or column in there:
+            continue
+        if field in read.required or field not in read.needed:
             raise _absent(field, reward)
+        there[column] = [None] * max(map(len, there.values()), default=0)  # a reward that does not apply to them
     lengths = {name: len(values) for name, values in there.items()}
     if len(set(lengths.values())) != 1:
         found = f"lists of different lengths: {lengths}" if lengths else "nothing"
@@ -159,9 +161,9 @@ def _spread(there: Mapping[str, Any], columns: Columns, reward: RewardFunction) 
     """The columns, with those that are asked for and stand in the metadata."""
     metadata = [_parsed(entry, row, reward) for row, entry in enumerate(there["metadata"])]
     found = {
-        column: [entry[column] for entry in metadata]
+        column: [entry.get(column) for entry in metadata]
         for column in columns.given.values()
-        if column is not None and all(column in entry for entry in metadata)
+        if column is not None and any(column in entry for entry in metadata)
     }
     return {**found, **there, "metadata": metadata}
 

@@ -105,6 +105,15 @@ def _reference_number(text: str) -> Fraction | None:
 
 
 def reference_text(reference: Any) -> str:
+    """A reference, a text or a number, as the text that is read.
+
+    Raises:
+        InputError: It is something else.
+
+    Examples:
+        >>> reference_text(18)
+        '18'
+    """
     if isinstance(reference, str):
         return reference
     if isinstance(reference, bool) or not isinstance(reference, (Real, Decimal)):
