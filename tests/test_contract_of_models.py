@@ -61,4 +61,5 @@ def test_a_reward_folder_is_not_needed_to_make_it(tmp_path: Path) -> None:
     """The constructor stores its arguments and does nothing else."""
     for name in CONFIGS:
         if name != "ocr":
-            load_rewards([{"reward_model": name, "model_name_or_path": str(tmp_path / "nowhere")}])
+            labels = {"labels": "toxic"} if name == "classifier" else {}
+            load_rewards([{"reward_model": name, "model_name_or_path": str(tmp_path / "nowhere"), **labels}])

@@ -33,6 +33,10 @@ class TrainedAspects:
     Attributes:
         models: A trained model by aspect.
         config: The file that `load_rewards` makes a `CompositeReward` of.
+
+    Examples:
+        >>> TrainedAspects({}, Path("out/rewards.yaml")).config.name
+        'rewards.yaml'
     """
 
     models: Mapping[str, TrainedRewardModel]

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from flux_rewards.errors import ConfigError, FluxRewardsError, MissingDependencyError, WeightsError, brief
 from flux_rewards.models.adapters import base_of
 from flux_rewards.models.checkpoint import Checkpoint
-from flux_rewards.models.text_models import SEQUENCE
-from flux_rewards.models.text_models import longest_text, read_tokenizer
+from flux_rewards.models.text_models import SEQUENCE, longest_text, read_tokenizer
 from flux_rewards.models.weights import check_keys
 from flux_rewards.training.settings import ALL_LINEAR
 

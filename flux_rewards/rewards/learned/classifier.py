@@ -51,6 +51,8 @@ class ClassifierReward(SequenceReward):
         (-1.5, 0.0)
     """
 
+    example_config = {"model_name_or_path": "unitary/toxic-bert", "labels": {"toxic": -1.0}}
+
     def __init__(
         self,
         model_name_or_path: str,
@@ -126,6 +128,8 @@ class SentimentReward(ClassifierReward):
         >>> SentimentReward().bounds
         (0.0, 1.0)
     """
+
+    example_config = {}
 
     def __init__(
         self,

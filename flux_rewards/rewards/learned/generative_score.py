@@ -90,6 +90,7 @@ class GenerativeScore(TextModelReward):
 
     optional_fields = ()
     kind = CAUSAL
+    example_config = {"model_name_or_path": "Qwen/Qwen3-0.6B"}
 
     def __init__(
         self,

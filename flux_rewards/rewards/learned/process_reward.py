@@ -115,6 +115,7 @@ class ProcessReward(TextModelReward):
     required_fields = ("prompt", "response")
     optional_fields = ("token_ids", "token_offsets", "metadata")
     bounds = (0.0, 1.0)
+    example_config = {"model_name_or_path": "RLHFlow/Llama3.1-8B-PRM-Deepseek-Data", "template": "turns"}
 
     def __init__(
         self,

@@ -71,6 +71,8 @@ class RewardModelReward(SequenceReward):
         ('prompt', 'response')
     """
 
+    example_config = {"model_name_or_path": "Skywork/Skywork-Reward-V2-Qwen3-0.6B"}
+
     def __init__(
         self,
         model_name_or_path: str,
