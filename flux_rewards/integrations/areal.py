@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from flux_rewards.integrations.batches import check_reward
-from flux_rewards.integrations.columns import Columns
+from flux_rewards.integrations.columns import REFERENCES, Columns
 from flux_rewards.integrations.numbers import Numbers
 from flux_rewards.integrations.single import SingleCalls
 from flux_rewards.parameters import Parametrised
@@ -26,9 +26,7 @@ _DEFAULTS = {
     "prompt": "prompt",
     "completions": "response",
     "completion_ids": "token_ids",
-    "answer": "reference",
-    "solution": "reference",
-    "ground_truth": "reference",
+    **REFERENCES,
     "images": "condition_images",
 }
 

@@ -12,8 +12,10 @@ from flux_rewards.tree import fields_read
 if TYPE_CHECKING:
     from flux_rewards.base import RewardFunction
 
-__all__ = ["Columns"]
+__all__ = ["REFERENCES", "Columns"]
 
+REFERENCES = dict.fromkeys(("solution", "answer", "ground_truth", "reference"), "reference")
+"""What data sets call the reference; one table for all trainers."""
 LISTS = ("condition_images", "condition_videos")
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from flux_rewards.errors import MissingDependencyError
 from flux_rewards.executor import default_executor
 from flux_rewards.integrations.batches import check_reward
-from flux_rewards.integrations.columns import Columns
+from flux_rewards.integrations.columns import REFERENCES, Columns
 from flux_rewards.integrations.numbers import Numbers
 from flux_rewards.parameters import Parametrised
 from flux_rewards.wrappers.mask_errors import MaskErrors
@@ -30,9 +30,7 @@ _DEFAULTS = {
     "prompt": "prompt",
     "completions": "response",
     "response_token_ids": "token_ids",
-    "solution": "reference",
-    "answer": "reference",
-    "ground_truth": "reference",
+    **REFERENCES,
     "images": "condition_images",
     "videos": "condition_videos",
 }

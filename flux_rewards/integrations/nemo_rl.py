@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from flux_rewards.errors import ConfigError, InputError, brief
 from flux_rewards.integrations.batches import batch_numbers, check_reward
-from flux_rewards.integrations.columns import Columns
+from flux_rewards.integrations.columns import REFERENCES, Columns
 from flux_rewards.integrations.importing import imported
 from flux_rewards.integrations.named_parts import NamedParts
 from flux_rewards.integrations.numbers import Numbers
@@ -29,9 +29,7 @@ _DEFAULTS = {
     "prompt": "prompt",
     "response": "response",
     "response_tokens": "token_ids",
-    "ground_truth": "reference",
-    "answer": "reference",
-    "solution": "reference",
+    **REFERENCES,
 }
 _GROUPS = (
     "NeMo-RL shows an environment samples one by one where rollouts are asynchronous; leave the comparison to its "

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from flux_rewards.errors import ContractError
 from flux_rewards.integrations.batches import batch_numbers, check_reward
-from flux_rewards.integrations.columns import Columns
+from flux_rewards.integrations.columns import REFERENCES, Columns
 from flux_rewards.integrations.importing import imported
 from flux_rewards.integrations.numbers import Numbers
 from flux_rewards.integrations.single import SingleCalls
@@ -28,9 +28,7 @@ __all__ = ["StepReward", "env_class", "token_level_rewards"]
 _DEFAULTS = {
     "prompt": "prompt",
     "action": "response",
-    "ground_truth": "reference",
-    "answer": "reference",
-    "solution": "reference",
+    **REFERENCES,
 }
 
 

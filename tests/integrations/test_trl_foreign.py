@@ -118,10 +118,10 @@ def test_scores_of_functions_of_all_kinds(function: Callable[..., Any], name: st
     ("returned", "error", "message"),
     [
         ([1.0, float("nan")], ComputeError, "sample 1: computed nan, not a finite score"),
-        ([1.0], ContractError, "returned 1 rewards for 2 completions"),
+        ([1.0], ContractError, "returned 1 scores for 2 completions"),
         (["good", "bad"], ContractError, "a number"),
-        (1.0, ContractError, "TRL expects a list"),
-        ({"score": 1.0, "more": 2.0}, ContractError, "TRL expects a list"),
+        (1.0, ContractError, "expected a list of 2 scores"),
+        ({"score": 1.0, "more": 2.0}, ContractError, "expected a list of 2 scores"),
     ],
 )
 def test_what_is_no_score_is_a_failure(returned: Any, error: type[Exception], message: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from flux_rewards.base import RewardFunction, RewardOptions
 from flux_rewards.data import FIELDS, RewardOutput, Sample
 from flux_rewards.errors import ConfigError, ContractError, brief, close_match
+from flux_rewards.integrations.foreign import name_of_function
 from flux_rewards.integrations.importing import foreign_function, imported
 from flux_rewards.remote.remote_reward import RemoteReward
 from flux_rewards.threads import RenewedLock
@@ -81,12 +82,7 @@ class FlowFactoryModel(RewardFunction):
         made = not isinstance(model, (str, type))
         if made and not (config is None and accelerator is None):
             raise ConfigError("config and accelerator are for a class; this model is made", reward="FlowFactoryModel")
-        default = (
-            model.replace(":", ".").rpartition(".")[2]
-            if isinstance(model, str)
-            else getattr(model, "__name__", type(model).__name__)
-        )
-        options.setdefault("name", default)
+        options.setdefault("name", name_of_function(model) or type(self).__name__)
         held = getattr(model, "config", None) if made else config
         size = held.get("batch_size") if isinstance(held, Mapping) else getattr(held, "batch_size", None)
         if isinstance(size, int):

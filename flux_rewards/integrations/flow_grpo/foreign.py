@@ -12,6 +12,7 @@ import numpy as np
 from flux_rewards.base import RewardFunction, RewardOptions
 from flux_rewards.data import RewardOutput, Sample
 from flux_rewards.errors import ComputeError, ConfigError, ContractError, brief, close_match
+from flux_rewards.integrations.foreign import name_of_function
 from flux_rewards.integrations.importing import foreign_function
 from flux_rewards.media import images_to_pil
 from flux_rewards.threads import RenewedLock
@@ -80,10 +81,7 @@ class FlowGRPOFunction(RewardFunction):
         if not callable(given) and not isinstance(given, str):
             found = f"found {brief(function)}"
             raise ConfigError(f"function must be callable or a dotted path, {found}", reward="FlowGRPOFunction")
-        dotted = function.replace(":", ".") if isinstance(function, str) else ""
-        default = dotted.rpartition(".")[2] or getattr(function, "__name__", "")
-        if default and "<" not in default:
-            options.setdefault("name", default)
+        options.setdefault("name", name_of_function(function) or type(self).__name__)
         super().__init__(**options)
         self.function = function
         self.images = one_of(images, "images", self.name, ("nchw", "nhwc"))

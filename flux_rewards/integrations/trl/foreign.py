@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flux_rewards.base import RewardFunction, RewardOptions
 from flux_rewards.callables import resolve_callable
 from flux_rewards.data import FIELDS, RewardOutput, Sample
-from flux_rewards.errors import ConfigError, ContractError, brief, close_match
-from flux_rewards.event_loop import run_in_background
+from flux_rewards.errors import ConfigError, brief, close_match
+from flux_rewards.integrations.columns import REFERENCES
+from flux_rewards.integrations.foreign import awaited, name_of_function, one_each
 from flux_rewards.validation import one_of
 
 if TYPE_CHECKING:
@@ -20,9 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["TRLReward", "from_trl"]
 
 USUAL_COLUMNS = {
-    "solution": "reference",
-    "answer": "reference",
-    "ground_truth": "reference",
+    **REFERENCES,
     "image": "condition_images",
     "images": "condition_images",
 }
@@ -80,11 +77,7 @@ class TRLReward(RewardFunction):
                 "beside the functions of reward_funcs",
                 reward="TRLReward",
             )
-        while isinstance(given, functools.partial):
-            given = given.func
-        name = given.rpartition(".")[2] if is_path else getattr(given, "__name__", type(given).__name__)
-        if name != "<lambda>":
-            options.setdefault("name", name)
+        options.setdefault("name", name_of_function(function) or type(self).__name__)
         super().__init__(**options)
         self.function = function
         self.columns = columns
@@ -119,15 +112,7 @@ class TRLReward(RewardFunction):
 
         function = resolve_callable(self.function, self.name)
         returned = function(**self._arguments(samples), log_extra=log_extra, log_metric=log_metric)
-        if inspect.isawaitable(returned):
-            returned = run_in_background(_awaited(returned))
-        if isinstance(returned, (str, Mapping)) or not hasattr(returned, "__len__"):
-            raise ContractError(f"returned {brief(returned)}; TRL expects a list of numbers and None", reward=self.name)
-        if len(returned) != len(samples):
-            raise ContractError(
-                f"returned {len(returned)} rewards for {len(samples)} completions; TRL expects one each",
-                reward=self.name,
-            )
+        returned = one_each(awaited(returned), len(samples), "completions", self.name)
         return [RewardOutput(value, metadata=entry) for value, entry in zip(returned, noted, strict=True)]
 
     def _arguments(self, samples: Sequence[Sample]) -> dict[str, Any]:
@@ -166,10 +151,6 @@ class TRLReward(RewardFunction):
 
 def _value(sample: Sample, source: str) -> Any:
     return getattr(sample, source) if source in FIELDS else sample.metadata.get(source)
-
-
-async def _awaited(returned: Any) -> Any:
-    return await returned
 
 
 def from_trl(

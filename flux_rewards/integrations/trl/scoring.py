@@ -12,7 +12,7 @@ from flux_rewards.buffer import RewardBuffer
 from flux_rewards.composite import CompositeReward
 from flux_rewards.errors import ConfigError, brief, close_match
 from flux_rewards.executor import default_executor
-from flux_rewards.integrations.columns import Columns
+from flux_rewards.integrations.columns import REFERENCES, Columns
 from flux_rewards.integrations.distributed import DistributedGroups
 from flux_rewards.integrations.trl.log import Log, numbers_of
 from flux_rewards.validation import number
@@ -29,10 +29,7 @@ DEFAULT_FIELDS = {
     "prompts": "prompt",
     "completions": "response",
     "completion_ids": "token_ids",
-    "solution": "reference",
-    "answer": "reference",
-    "ground_truth": "reference",
-    "reference": "reference",
+    **REFERENCES,
     "images": "condition_images",
     "image": "condition_images",
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_origin
@@ -11,8 +10,10 @@ from typing import TYPE_CHECKING, Any, get_origin
 from flux_rewards.base import RewardFunction, RewardOptions
 from flux_rewards.composite import CompositeReward
 from flux_rewards.data import RewardOutput, Sample
-from flux_rewards.errors import ConfigError, ContractError, MissingDependencyError, brief
+from flux_rewards.errors import ConfigError, ContractError, brief
 from flux_rewards.event_loop import run_in_background
+from flux_rewards.integrations.foreign import awaited, name_of_function, one_each
+from flux_rewards.integrations.importing import imported
 from flux_rewards.naming import distinct
 from flux_rewards.threads import this_thread
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["VerifiersReward", "VerifiersTaskReward", "from_verifiers"]
 
+LEGACY = "pip install 'verifiers==0.3.1', the last with rubrics"
+CURRENT = "pip install 'verifiers>=0.4'"
 _PLURAL = {
     "states": "state",
     "prompts": "prompt",
@@ -69,9 +72,7 @@ class VerifiersReward(RewardFunction):
     ) -> None:
         if not callable(function):
             raise ConfigError(f"function must be callable, found {brief(function)}", reward="VerifiersReward")
-        name = getattr(function, "__name__", "")
-        if name and name != "<lambda>":
-            options.setdefault("name", name)
+        options.setdefault("name", name_of_function(function) or type(self).__name__)
         super().__init__(**options)
         self.function = function
         self.objects = objects
@@ -97,12 +98,7 @@ class VerifiersReward(RewardFunction):
         rows = [_objects_of(sample) for sample in samples]
         if self.scope == "group":
             returned = self._call({plural: [row[name] for row in rows] for plural, name in _PLURAL.items()})
-            if not hasattr(returned, "__len__") or len(returned) != len(rows):
-                raise ContractError(
-                    f"returned {brief(returned)} for {len(rows)} rollouts; verifiers expects a list of one score each",
-                    reward=self.name,
-                )
-            return list(returned)
+            return list(one_each(returned, len(rows), "rollouts", self.name))
         scores: list[Any] = []
         for row in rows:
             try:
@@ -114,10 +110,9 @@ class VerifiersReward(RewardFunction):
     def _call(self, offered: dict[str, Any]) -> Any:
         offered = offered | dict(self.objects or {})
         if "parser" in self._named and "parser" not in offered:
-            offered["parser"] = _imported("verifiers.legacy").Parser()
+            offered["parser"] = imported("verifiers.legacy", LEGACY).Parser()
         given = {name: value for name, value in offered.items() if self._takes_all or name in self._named}
-        returned = self.function(**given)
-        return run_in_background(_result(returned), this_thread.stopped) if inspect.isawaitable(returned) else returned
+        return awaited(self.function(**given))
 
 
 class VerifiersTaskReward(RewardFunction):
@@ -187,7 +182,7 @@ class VerifiersTaskReward(RewardFunction):
 
 
 def _trace_of(sample: Sample, name: str, data: Any) -> Any:
-    vf = _imported("verifiers.v1")
+    vf = imported("verifiers.v1", CURRENT)
     kinds = {"system": vf.SystemMessage, "user": vf.UserMessage, "assistant": vf.AssistantMessage}
     kinds["tool"] = vf.ToolMessage
     nodes: list[Any] = []
@@ -221,20 +216,6 @@ def _messages(said: Any, role: str) -> list[Any]:
     if said is None:
         return []
     return [{"role": role, "content": said}] if isinstance(said, str) else [dict(message) for message in said]
-
-
-async def _result(returned: Any) -> Any:
-    return await returned
-
-
-def _imported(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        wanted = "0.3.1" if module.endswith("legacy") else "0.4.0"
-        raise MissingDependencyError(
-            f"{module} cannot be imported ({error}): pip install 'verifiers=={wanted}'"
-        ) from error
 
 
 def from_verifiers(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from flux_rewards.errors import MissingDependencyError
 from flux_rewards.integrations.batches import check_reward
-from flux_rewards.integrations.verifiers.foreign import VerifiersReward, from_verifiers
+from flux_rewards.integrations.importing import imported
+from flux_rewards.integrations.verifiers.foreign import LEGACY, VerifiersReward, from_verifiers
 from flux_rewards.integrations.verifiers.scoring import GroupFunction, RolloutFunction, TaskFunction, VerifiersScoring
 from flux_rewards.naming import distinct
 
@@ -102,13 +101,7 @@ def rubric(reward: RewardFunction, *, parser: Any = None, **options: Any) -> Any
     Scoring then raises the reward's own error, which ends the run of the environment that asked. Source: verifiers
     0.3.1, ``verifiers.legacy.rubrics.rubric``.
     """
-    try:
-        base = importlib.import_module("verifiers.legacy").Rubric
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"there is no verifiers.legacy.Rubric ({error}): pip install 'verifiers==0.3.1', or use "
-            "task_reward with verifiers 0.4"
-        ) from error
+    base = imported("verifiers.legacy", f"{LEGACY}; or use task_reward with verifiers 0.4").Rubric
     funcs, weights = reward_funcs(reward, **options)
 
     class FluxRubric(base):  # type: ignore[misc, valid-type]  # of a package that may be absent

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flux_rewards.integrations.batches import check_reward
-from flux_rewards.integrations.columns import Columns
+from flux_rewards.integrations.columns import REFERENCES, Columns
 from flux_rewards.integrations.named_parts import NamedParts
 from flux_rewards.integrations.numbers import Numbers
 from flux_rewards.integrations.references import given_reference
@@ -25,10 +25,7 @@ __all__ = ["GroupFunction", "RolloutFunction", "TaskFunction", "VerifiersScoring
 DEFAULT_FIELDS = {
     "prompt": "prompt",
     "completion": "response",
-    "answer": "reference",
-    "solution": "reference",
-    "ground_truth": "reference",
-    "reference": "reference",
+    **REFERENCES,
     "example_id": "group_id",
 }
 _ROW = ("prompt", "answer", "info", "example_id")  # fields of a row that are no columns of the user's

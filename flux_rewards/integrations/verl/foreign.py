@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 from flux_rewards.base import RewardFunction, RewardOptions
 from flux_rewards.data import RewardOutput, Sample
 from flux_rewards.errors import ConfigError, ContractError, InputError, brief
-from flux_rewards.event_loop import run_in_background
+from flux_rewards.integrations.foreign import awaited, name_of_function, one_each
 from flux_rewards.integrations.importing import foreign_function
-from flux_rewards.threads import this_thread
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -79,10 +78,7 @@ class VerlReward(RewardFunction):
             raise ConfigError(
                 f"function must be callable or a dotted path, found {brief(function)}", reward="VerlReward"
             )
-        dotted = function.replace(":", ".") if isinstance(function, str) else ""
-        default = dotted.rpartition(".")[2] or getattr(function, "__name__", "")
-        if default and default != "<lambda>":
-            options.setdefault("name", default)
+        options.setdefault("name", name_of_function(function) or type(self).__name__)
         super().__init__(**options)
         self.function = function
         self.data_source = data_source
@@ -108,16 +104,12 @@ class VerlReward(RewardFunction):
         calls = [self._call(sample, index, wanted) for index, sample in enumerate(samples)]
         if self.plural:
             columns = {name: [entry[name] for entry in calls] for name in wanted}
-            returned = _awaited(function(**columns, **(self.arguments or {})))
-            if not hasattr(returned, "__len__") or isinstance(returned, (str, Mapping)) or len(returned) != len(calls):
-                raise ContractError(
-                    f"returned {brief(returned)}; expected a list of {len(calls)} scores", reward=self.name
-                )
-            return [self._read(value) for value in returned]
+            returned = awaited(function(**columns, **(self.arguments or {})))
+            return [self._read(value) for value in one_each(returned, len(calls), "samples", self.name)]
         rows: list[Any] = []
         for entry in calls:
             try:
-                rows.append(self._read(_awaited(function(**entry, **(self.arguments or {})))))
+                rows.append(self._read(awaited(function(**entry, **(self.arguments or {})))))
             except ContractError:
                 raise
             except Exception as error:  # noqa: BLE001  # a failed row; the boundary raises or records it
@@ -194,10 +186,3 @@ def _asked(sample: Sample) -> dict[str, str]:
 def _plain(value: Any) -> Any:
     """A number out of an array or tensor that holds one."""
     return value.item() if hasattr(value, "item") and math.prod(getattr(value, "shape", (0,))) == 1 else value
-
-
-def _awaited(returned: Any) -> Any:
-    async def result() -> Any:
-        return await returned
-
-    return run_in_background(result(), this_thread.stopped) if inspect.isawaitable(returned) else returned

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from flux_rewards.batching import leaves_of
-from flux_rewards.errors import ConfigError, ContractError, MissingDependencyError
+from flux_rewards.errors import ConfigError, ContractError
+from flux_rewards.integrations.importing import imported
 
 if TYPE_CHECKING:
     from flux_rewards.contract import Scored
@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["batch_manager_class", "loop_manager_class", "response_offsets"]
 
 
+INSTALL = "pip install verl, in a version that has it"
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"
 """What a tokenizer decodes the first bytes of a character to."""
 
 
 def loop_manager_class(scoring: VerlScoring, *, token_rewards: bool) -> type:
     """A manager of verl's reward loop (from 0.8 on): one sample a call, awaited."""
-    base = _imported("verl.experimental.reward_loop.reward_manager.base").RewardManagerBase
+    base = imported("verl.experimental.reward_loop.reward_manager.base", INSTALL).RewardManagerBase
 
     class FluxRewardManager(base):  # type: ignore[misc, valid-type]  # of a package that may be absent
         """Scores with a reward of flux_rewards."""
@@ -63,7 +64,7 @@ def loop_manager_class(scoring: VerlScoring, *, token_rewards: bool) -> type:
 
 def batch_manager_class(scoring: VerlScoring) -> type:
     """A manager of verl before the reward loop: it is shown the whole batch, groups and all."""
-    base = _imported("verl.workers.reward_manager.abstract").AbstractRewardManager
+    base = imported("verl.workers.reward_manager.abstract", INSTALL).AbstractRewardManager
 
     class FluxBatchRewardManager(base):  # type: ignore[misc, valid-type]  # of a package that may be absent
         """Scores with a reward of flux_rewards."""
@@ -193,12 +194,3 @@ def _check_dense(config: Any) -> None:
             "reward.reward_model.enable_resource_pool=False, and reward.custom_reward_function.path set, so that verl "
             "asks this manager); without token_rewards=True the score goes to the last token"
         )
-
-
-def _imported(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"{module} cannot be imported ({error}); it takes a version of verl that has it: pip install verl"
-        ) from error
