@@ -1,5 +1,6 @@
 """Tiny random language models of real architectures, in the real file formats."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,26 @@ def llama_tokenizer(*, chat: bool = True, padding: str | None = "<pad>") -> Any:
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|start|>", "<|end|>"]})
     if chat:
         tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def sentencepiece_tokenizer(*words: str) -> Any:
+    """As of Llama 2 and Mistral: a space before each text, bytes for what it doesn't know, ``<s>`` first."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    plain = Tokenizer(models.BPE(byte_fallback=True))
+    plain.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    trainer = trainers.BpeTrainer(vocab_size=2000, special_tokens=special, show_progress=False)
+    known = [*WORDS.split(), *words]
+    plain.train_from_iterator([*known, *(f" {word}" for word in known)] * 9, trainer)
+    held = json.loads(plain.to_str())["model"]
+    merges = [tuple(merge) for merge in held["merges"]]
+    tokenizer = library.LlamaTokenizer(vocab=held["vocab"], merges=merges, legacy=True, add_bos_token=True)
+    tokenizer.chat_template = (
+        "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
     return tokenizer
 
 
@@ -108,6 +129,12 @@ def reward_model(folder: Path, kind: str = "Llama", *, seed: int = 0, **settings
     tokenizer = llama_tokenizer()
     config = decoder_config(kind, tokenizer, **{"num_labels": 1, **settings})
     return saved(folder, f"{kind}ForSequenceClassification", config, tokenizer, seed)
+
+
+def sentencepiece_causal(folder: Path) -> Path:
+    """A causal model that reads as Mistral does, and knows Math-Shepherd's tag."""
+    tokenizer = sentencepiece_tokenizer("Step", "ки", "+", "-")
+    return saved(folder, "LlamaForCausalLM", decoder_config("Llama", tokenizer), tokenizer)
 
 
 def causal(folder: Path, kind: str = "Llama", *, chat: bool = True, seed: int = 0, **settings: Any) -> Path:

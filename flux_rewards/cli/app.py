@@ -158,6 +158,10 @@ def evaluate(
     json_column: Annotated[
         list[str] | None, typer.Option("--json-column", metavar="COLUMN", help="A column of text that holds JSON.")
     ] = None,
+    prompt_ends_with: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="How the prompt ends that both texts begin with, such as 'Assistant:'."),
+    ] = None,
     use_eval: Annotated[bool, typer.Option("--eval", help="Evaluate the section eval_rewards.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Answers scored at once, about.")] = 256,
     max_failure_rate: Annotated[
@@ -189,6 +193,7 @@ def evaluate(
                 out=out,
                 columns=column or (),
                 json_columns=json_column or (),
+                prompt_ends_with=prompt_ends_with,
                 use_eval=use_eval,
                 cache=cache,
                 progress=progress,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from flux_rewards.base import RewardFunction
     from flux_rewards.training.evaluate_report import PreferenceReport
 
-__all__ = ["evaluate_file", "parse_columns"]
+__all__ = ["evaluate_file", "parse_columns", "unescaped"]
 
 
 def parse_columns(given: Iterable[str]) -> dict[str, str | None]:
@@ -41,6 +41,16 @@ def parse_columns(given: Iterable[str]) -> dict[str, str | None]:
     return columns
 
 
+def unescaped(text: str | None) -> str | None:
+    r"""A text of the command line, in which a shell hardly writes a new line: ``\n`` and ``\t`` are read as in Python.
+
+    Examples:
+        >>> unescaped(r"\n\nAssistant:")
+        '\n\nAssistant:'
+    """
+    return None if text is None else text.replace(r"\n", "\n").replace(r"\t", "\t")
+
+
 def evaluate_file(
     rewards: Path,
     pairs: Path,
@@ -48,6 +58,7 @@ def evaluate_file(
     out: Path | None = None,
     columns: Sequence[str] = (),
     json_columns: Sequence[str] = (),
+    prompt_ends_with: str | None = None,
     use_eval: bool = False,
     cache: Path | None = None,
     progress: Progress | None = None,
@@ -61,8 +72,9 @@ def evaluate_file(
         rewards: A configuration of rewards; see `load_rewards`.
         pairs: A file of pairs; see `load_preferences`.
         out: A ``.json`` file for the report. Replaced when everything is scored, and untouched until then.
-        columns: Which column holds what, ``NAME=COLUMN``.
+        columns: Which column holds what, ``NAME=COLUMN``; ``prompt=`` where there are no prompts.
         json_columns: Columns of text that hold JSON.
+        prompt_ends_with: How the prompt ends that two texts begin with; see `load_preferences`, and `unescaped`.
         use_eval: Evaluate ``eval_rewards``.
         cache: A file that keeps the scores; see `Cached`.
         progress: Is told how far it is.
@@ -76,7 +88,12 @@ def evaluate_file(
     told = progress or Progress()
     if out is not None:
         check_output(out, [pairs, rewards, *([] if cache is None else [cache])])
-    data = load_preferences(pairs, columns=parse_columns(columns), json_columns=list(json_columns) or None)
+    data = load_preferences(
+        pairs,
+        columns=parse_columns(columns),
+        json_columns=list(json_columns) or None,
+        prompt_ends_with=unescaped(prompt_ends_with),
+    )
     loaded = load_rewards(rewards)
     composite = loaded.eval if use_eval else loaded.train
     alone = list(composite.weights.values()) == [1.0]  # one reward by itself is itself, and not a sum of one

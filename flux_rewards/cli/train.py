@@ -68,6 +68,8 @@ def train_files(
     settings: Path | None = None,
     given: Iterable[str] = (),
     columns: Iterable[str] = (),
+    json_columns: Iterable[str] = (),
+    prompt_ends_with: str | None = None,
     aspect: str | None = None,
     tokenizer: str | None = None,
     revision: str | None = None,
@@ -82,7 +84,9 @@ def train_files(
         eval_pairs: Another such file, to measure with.
         settings: A YAML file of `TrainingSettings`.
         given: Settings over those of the file, ``KEY=VALUE``.
-        columns: What columns are called, ``chosen=better``.
+        columns: What columns are called, ``chosen=better``; ``prompt=`` where there are no prompts.
+        json_columns: Columns of text that hold JSON, such as chat messages.
+        prompt_ends_with: How the prompt ends that two texts begin with; see `unescaped`.
         aspect: The key of the pairs' aspects, such as ``metadata.aspect``.
         tokenizer: Hub id or directory.
         revision: Of the model on the hub.
@@ -96,13 +100,19 @@ def train_files(
         InputError: As `load_preferences`.
     """
     choices = settings_of(settings, given)
-    named = {name: str(value) for name, value in parse_parameters(columns).items()} or None
+    from flux_rewards.cli.evaluate import parse_columns, unescaped  # noqa: PLC0415
+
+    reading: dict[str, Any] = {
+        "columns": parse_columns(columns),
+        "json_columns": list(json_columns) or None,
+        "prompt_ends_with": unescaped(prompt_ends_with),
+    }
     from flux_rewards.training.sources import load_preferences  # noqa: PLC0415
     from flux_rewards.training.train import train_reward_model  # noqa: PLC0415
     from flux_rewards.training.train_aspects import train_aspects  # noqa: PLC0415
 
-    data = load_preferences(pairs, columns=named)
-    measured = None if eval_pairs is None else load_preferences(eval_pairs, columns=named)
+    data = load_preferences(pairs, **reading)
+    measured = None if eval_pairs is None else load_preferences(eval_pairs, **reading)
     options: dict[str, Any] = {"tokenizer": tokenizer, "revision": revision, "resume": resume}
     if aspect is not None:
         return dict(train_aspects(model, data, measured, out, aspect=aspect, settings=choices, **options).models)

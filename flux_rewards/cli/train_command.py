@@ -37,7 +37,20 @@ def train(
     ] = None,
     column: Annotated[
         list[str] | None,
-        typer.Option("--column", metavar="NAME=COLUMN", help="Which column holds chosen, rejected, prompt or margin."),
+        typer.Option(
+            "--column",
+            metavar="NAME=COLUMN",
+            help="Which column holds chosen, rejected, prompt or margin; prompt= where there are no prompts.",
+        ),
+    ] = None,
+    json_column: Annotated[
+        list[str] | None, typer.Option("--json-column", metavar="COLUMN", help="A column of text that holds JSON.")
+    ] = None,
+    prompt_ends_with: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT", help="How the prompt ends that both texts begin with, such as '\\n\\nAssistant:'."
+        ),
     ] = None,
     aspect: Annotated[
         str | None,
@@ -63,6 +76,8 @@ def train(
             settings=settings,
             given=given or (),
             columns=column or (),
+            json_columns=json_column or (),
+            prompt_ends_with=prompt_ends_with,
             aspect=aspect,
             tokenizer=tokenizer,
             revision=revision,

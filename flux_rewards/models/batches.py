@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
-__all__ = ["length_sorted"]
+__all__ = ["distinct", "length_sorted"]
+
+
+def distinct(keys: Sequence[Hashable]) -> tuple[list[int], list[int]]:
+    """Where each key stands first, and for each key which of those it is.
+
+    Equal rows of a batch differ by rounding, and would get a rank each.
+
+    Examples:
+        >>> distinct(["a", "b", "a"])
+        ([0, 1], [0, 1, 0])
+    """
+    numbers: dict[Hashable, int] = {}
+    of_each = [numbers.setdefault(key, len(numbers)) for key in keys]
+    firsts: dict[int, int] = {}
+    for place, number in enumerate(of_each):
+        firsts.setdefault(number, place)
+    return list(firsts.values()), of_each
 
 
 def length_sorted(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:

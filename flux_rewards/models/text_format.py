@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flux_rewards.data import Messages, Sample
 from flux_rewards.errors import ConfigError, InputError, brief
 from flux_rewards.models.control_tokens import control_tokens_of
 from flux_rewards.validation import one_of, whole_number
+
+if TYPE_CHECKING:
+    from flux_rewards.data import Messages
 
 __all__ = ["CHAT", "PAIR", "EncodedText", "TextFormat", "lone_text"]
 
@@ -39,6 +41,11 @@ class EncodedText:
 
     def __len__(self) -> int:
         return len(self.token_ids)
+
+    @property
+    def key(self) -> Hashable:
+        """What a model sees of it."""
+        return tuple(self.token_ids), None if self.token_type_ids is None else tuple(self.token_type_ids)
 
 
 @dataclass(frozen=True)
@@ -134,6 +141,7 @@ class TextFormat:
         *,
         tools: Sequence[Any] | None = None,
         response_ids: Sequence[int] | None = None,
+        open_end: bool = False,
     ) -> EncodedText:
         """The tokens of one prompt and response.
 
@@ -146,6 +154,7 @@ class TextFormat:
             response_ids: The tokens of the response as the policy sampled them, which take the place of those of its
                 text; None to tokenize it. They are taken as they are, control tokens and all. Where their last one is
                 what the format writes next, such as the end of the turn, it is written once.
+            open_end: Whether something follows, so that the tokenizer must not close the text (``</s>``).
 
         Raises:
             InputError: A text or conversation that the format has no place for.
@@ -162,13 +171,29 @@ class TextFormat:
         else:
             text, span, set_apart = self._filled(tokenizer, prompt, response)
         if response_ids is None:
-            return self._tokens(tokenizer, text, None, set_apart, special=self.template != CHAT)
+            return self._tokens(tokenizer, text, None, set_apart, special=self.template != CHAT, open_end=open_end)
         if span is None:
             raise InputError(
                 "the chat template does not write the response as it is, so its tokens have no place; score its text",
                 field="token_ids",
             )
         return self._around(tokenizer, text[: span[0]], list(response_ids), text[span[1] :], set_apart)
+
+    def text(self, tokenizer: Any, prompt: str | Messages | None, response: str | Messages) -> tuple[str, int]:
+        """What `encode` tokenizes, for who writes on behind it, and how many control tokens were set apart.
+
+        Raises:
+            InputError: As `encode`.
+            ConfigError: As `check`; or the format is a pair of texts.
+        """
+        self.check(tokenizer)
+        if self.template == PAIR:
+            raise ConfigError("template='pair' is two texts")
+        if self.template == CHAT:
+            text, _, set_apart = self._conversation(tokenizer, prompt, response, None, locate=False)
+        else:
+            text, _, set_apart = self._filled(tokenizer, prompt, response)
+        return text, set_apart
 
     def _around(self, tokenizer: Any, before: str, ids: list[int], after: str, set_apart: int) -> EncodedText:
         """The tokens of a response between those of the text around it."""
@@ -222,7 +247,7 @@ class TextFormat:
     ) -> tuple[str, tuple[int, int], int]:
         """The template with its places filled, where the response stands, and how many were set apart."""
         values = {name: getattr(tokenizer, name) for name in _TOKENS}
-        said, set_apart = self._plain(tokenizer, Sample(response=response).response_text)
+        said, set_apart = self._plain(tokenizer, lone_text(response, "response"))
         values["response"] = said
         if self.uses_prompt:
             asked, count = self._plain(tokenizer, lone_text(prompt))
@@ -241,13 +266,15 @@ class TextFormat:
 
     def _pair(self, tokenizer: Any, prompt: str | Messages | None, response: str | Messages) -> EncodedText:
         asked, before = self._plain(tokenizer, lone_text(prompt))
-        said, count = self._plain(tokenizer, Sample(response=response).response_text)
+        said, count = self._plain(tokenizer, lone_text(response, "response"))
         return self._tokens(tokenizer, asked, said, before + count, special=True)
 
     def _plain(self, tokenizer: Any, text: str) -> tuple[str, int]:
         return (text, 0) if self.obey_control_tokens else control_tokens_of(tokenizer).apart(text)
 
-    def _tokens(self, tokenizer: Any, text: str, other: str | None, set_apart: int, *, special: bool) -> EncodedText:
+    def _tokens(
+        self, tokenizer: Any, text: str, other: str | None, set_apart: int, *, special: bool, open_end: bool = False
+    ) -> EncodedText:
         found = tokenizer(text, other, add_special_tokens=special, verbose=False)  # what is too long is told below
         ids: list[int] = list(found["input_ids"])
         types = found.get("token_type_ids")
@@ -255,7 +282,10 @@ class TextFormat:
         if special and other is None:
             first, last = _ends(tokenizer)
             start += len(ids) > 1 and ids[0] == ids[1] and ids[0] in first
-            end -= len(ids) > 1 and ids[-1] == ids[-2] and ids[-1] in last
+            if open_end:
+                end -= bool(last.intersection(tokenizer("")["input_ids"][-1:]))
+            else:
+                end -= len(ids) > 1 and ids[-1] == ids[-2] and ids[-1] in last
         return self._cut(tokenizer, ids[start:end], None if types is None else list(types)[start:end], set_apart)
 
     def _cut(self, tokenizer: Any, ids: list[int], types: list[int] | None, set_apart: int) -> EncodedText:
@@ -303,8 +333,8 @@ def _flat(message: dict[str, Any], what: str) -> dict[str, Any]:
     return message
 
 
-def lone_text(prompt: str | Messages | None) -> str:
-    """The prompt where a format has room for one text: a conversation would silently lose what was said before.
+def lone_text(said: str | Messages | None, field: str = "prompt") -> str:
+    """A prompt or response where a format has room for one text: a conversation would silently lose the rest of it.
 
     Raises:
         InputError: There is none, or it is a conversation of several messages.
@@ -313,15 +343,15 @@ def lone_text(prompt: str | Messages | None) -> str:
         >>> lone_text([{"role": "user", "content": "Why?"}])
         'Why?'
     """
-    if isinstance(prompt, str):
-        return prompt
-    if prompt is None:
-        raise InputError("the template has a place for the prompt, and there is none", field="prompt")
-    messages = _messages(prompt, "prompt")
+    if isinstance(said, str):
+        return said
+    if said is None:
+        raise InputError(f"the template has a place for the {field}, and there is none", field=field)
+    messages = _messages(said, field)
     if len(messages) > 1:
         raise InputError(
-            f"the template has room for one text, and the prompt is a conversation of {len(messages)} messages; use "
+            f"the template has room for one text, and the {field} is a conversation of {len(messages)} messages; use "
             "template='chat', or pass text",
-            field="prompt",
+            field=field,
         )
     return messages[0].get("content") or ""

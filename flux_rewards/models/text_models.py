@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from flux_rewards.errors import WeightsError
 from flux_rewards.models.adapters import adapted, base_of
-from flux_rewards.models.batches import length_sorted
+from flux_rewards.models.batches import distinct, length_sorted
 from flux_rewards.models.loading import load_transformers
 from flux_rewards.models.placement import device_of, dtype_of, mixed_precision
 from flux_rewards.shared import shared
@@ -122,6 +122,19 @@ class TextModel:
         """The labels of a classifier by position, as its configuration names them."""
         return {int(position): str(label) for position, label in self.network.config.id2label.items()}
 
+    @property
+    def token_head(self) -> Any:
+        """The layer of a sequence classifier that scores any token; a `WeightsError` behind a pooler (encoders)."""
+        import torch  # noqa: PLC0415  # loaded already
+
+        head = getattr(self.network, "score", None)
+        if not isinstance(head, torch.nn.Linear):
+            raise WeightsError(
+                f"{self.label} ({type(self.network).__name__}) scores whole texts, and no token; use a sequence "
+                "classifier made of a decoder, a token classifier or a causal model"
+            )
+        return head
+
     def _padding_of(self, config: Any, tokenizer: Any, size: int) -> int | None:
         """What rows are padded with; None where none may be."""
         padding = config.pad_token_id
@@ -129,6 +142,8 @@ class TextModel:
             padding = None
         if self.kind != SEQUENCE:
             return next((token for token in (padding, tokenizer.pad_token_id) if token is not None), 0)
+        if getattr(config, "summary_type", None) == "last":  # XLNet reads its score at the last token, padding or not
+            return None
         if padding is None and tokenizer.pad_token_id != tokenizer.eos_token_id:
             padding = tokenizer.pad_token_id
         config.pad_token_id = padding
@@ -146,11 +161,13 @@ class TextModel:
         """
         import torch  # noqa: PLC0415  # loaded already
 
+        firsts, of_each = distinct([row.key for row in rows])
+        rows = [rows[first] for first in firsts]
         batches = self._batches(rows, max_tokens)
         found = [self._run([rows[row] for row in batch]) for batch in batches]
         order = [row for batch in batches for row in batch]
         logits = torch.cat(found).float().cpu()
-        return logits[torch.tensor(order).argsort()]
+        return logits[torch.tensor(order).argsort()][of_each]
 
     def logits_at(
         self,
@@ -165,8 +182,9 @@ class TextModel:
         Args:
             rows: The texts, none of them empty.
             positions: Of each text, in rising order, one at least.
-            of_row: What is kept of a text: it is given its number and (positions, labels or vocabulary), float32, on
-                the model's device. The logits of all texts together may be larger than the model.
+            of_row: What is kept of a text; called once for those that are the same, with the number of the first and
+                (positions, labels or vocabulary), float32, on the model's device. The logits of all texts together may
+                be larger than the model.
             max_tokens: Of a batch, padding included.
 
         Returns:
@@ -175,7 +193,9 @@ class TextModel:
         import torch  # noqa: PLC0415  # loaded already
 
         found: dict[int, T] = {}
-        for batch in self._batches(rows, max_tokens):
+        firsts, of_each = distinct([(row.key, tuple(at)) for row, at in zip(rows, positions, strict=True)])
+        for numbers in self._batches([rows[first] for first in firsts], max_tokens):
+            batch = [firsts[number] for number in numbers]
             counts = [len(positions[row]) for row in batch]
             places = (
                 torch.tensor([row for row, count in enumerate(counts) for _ in range(count)], device=self.device),
@@ -190,7 +210,7 @@ class TextModel:
             asked = logits[0] if logits.shape[:2] == (1, len(places[0])) else logits[places]
             for row, values in zip(batch, asked.float().split(counts), strict=True):
                 found[row] = of_row(row, values)
-        return [found[row] for row in range(len(rows))]
+        return [found[firsts[number]] for number in of_each]
 
     def _batches(self, rows: Sequence[EncodedText], max_tokens: int) -> list[list[int]]:
         lengths = [len(row) for row in rows]
@@ -216,7 +236,7 @@ class TextModel:
         ):
             network: Any = self.network
             if self.kind == SEQUENCE and _places.get() is not None:
-                return _head_of(network)(network.base_model(**inputs, **self._options)[0])  # type: ignore[no-any-return]
+                return self.token_head(network.base_model(**inputs, **self._options)[0])  # type: ignore[no-any-return]
             logits: torch.Tensor = network(**inputs, **self._options).logits
             return logits
 

@@ -62,7 +62,7 @@ class PreferenceCheck:
 
     Attributes:
         pairs: How many were looked at.
-        prompts: Different prompts among them.
+        prompts: Different prompts among them, of those that are known.
         without_prompt: Positions of pairs whose prompt is not known: a split cannot keep their prompts apart.
         identical: Positions of pairs whose two answers are the same.
         duplicates: Positions of pairs that repeat an earlier one.
@@ -115,7 +115,7 @@ class PreferenceCheck:
     def __str__(self) -> str:
         rows = [
             ["pairs", str(self.pairs)],
-            ["prompts", str(self.prompts)],
+            ["prompts", str(self.prompts) if self.prompts or not self.without_prompt else "unknown"],
             ["without a prompt", share(len(self.without_prompt), self.pairs)],
             ["identical answers", share(len(self.identical), self.pairs)],
             ["duplicates", share(len(self.duplicates), self.pairs)],
@@ -182,8 +182,8 @@ def check_preferences(
     lengths = lengths_of(pairs, tokenizer)
     return PreferenceCheck(
         pairs=len(pairs),
-        prompts=len(set(prompts)),
-        without_prompt=tuple(position for position, pair in enumerate(pairs) if pair.prompt is None),
+        prompts=len({prompt for pair, prompt in zip(pairs, prompts, strict=True) if pair.says_what_was_asked}),
+        without_prompt=tuple(position for position, pair in enumerate(pairs) if not pair.says_what_was_asked),
         identical=tuple(identical),
         duplicates=tuple(duplicates),
         contradictions=tuple(contradictions),

@@ -100,7 +100,9 @@ def evaluate_preferences(
     for position, (chosen, rejected) in lengths_of(pairs, tokenizer).items():
         lengths[position] = chosen - rejected
     how = Resampling(resamples, confidence, seed)
-    return report_of(scores, reward.name, list(map(prompt_key, pairs)), how, keys=keys, lengths=lengths, bins=bins)
+    asked = [pair.says_what_was_asked for pair in pairs]
+    prompts = list(map(prompt_key, pairs))
+    return report_of(scores, reward.name, prompts, how, keys=keys, lengths=lengths, bins=bins, asked=asked)
 
 
 def report_of(
@@ -112,6 +114,7 @@ def report_of(
     keys: Sequence[str] | None = None,
     lengths: NDArray[np.float64] | None = None,
     bins: int = 10,
+    asked: Sequence[bool] | None = None,
 ) -> PreferenceReport:
     """The report of scores that are there already.
 
@@ -123,6 +126,7 @@ def report_of(
         keys: N names of subsets.
         lengths: float64, shape (N,): by how much the chosen answer is longer; NaN where it is no text.
         bins: Of the histogram of margins.
+        asked: Of N pairs, whether the prompt is known; None where all are.
 
     Examples:
         >>> scores = PairScores(np.array([1.0, 2.0]), np.array([0.0, 2.0]))
@@ -132,6 +136,7 @@ def report_of(
     kept = np.flatnonzero(scores.scored).tolist()
     margins = scores.margins[kept]
     names = [prompts[position] for position in kept]
+    known = [asked is None or asked[position] for position in kept]
     reasons = Counter(scores.errors.values())
     rows_of: dict[str, list[int]] = {key: [] for key in keys or ()}
     for row, position in enumerate(kept if keys is not None else ()):
@@ -156,10 +161,12 @@ def report_of(
         longer_wins=longer,
         length_correlation=related,
         parts={
-            part: report_of(of_part, part, prompts, how, keys=keys, lengths=lengths, bins=bins)
+            part: report_of(of_part, part, prompts, how, keys=keys, lengths=lengths, bins=bins, asked=asked)
             for part, of_part in scores.parts.items()
         },
         confidence=how.confidence,
+        prompts=len({name for name, there in zip(names, known, strict=True) if there}),
+        without_prompt=known.count(False),
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flux_rewards.errors import ConfigError, close_match
 from flux_rewards.training.evaluate_tables import bars, cell, text_table
+from flux_rewards.training.prompts import count_of_prompts
 
 if TYPE_CHECKING:
     from flux_rewards.training.evaluate_statistics import Accuracy, Calibration
@@ -54,9 +55,13 @@ class PreferenceReport:
         margins: None where no pair is left.
         calibration: Of ``sigmoid(margin)``; None where no pair is left.
         longer_wins: What always preferring the longer answer would have, over the same pairs; None without texts.
-        length_correlation: Pearson's, of the margins of scores and of lengths; None where one does not vary.
+        length_correlation: Pearson's, of the differences of scores and of lengths, pairs in both orders; None where one
+            is always 0.
         parts: What each part of the reward says by itself, before its weight.
         confidence: Of the intervals.
+        prompts: Different prompts of the pairs that are counted, of those that are known.
+        without_prompt: Of the pairs that are counted, those whose prompt is not known. The intervals take each for one
+            of a prompt of its own, and are too narrow where it is not.
     """
 
     reward: str
@@ -72,6 +77,8 @@ class PreferenceReport:
     length_correlation: float | None = None
     parts: Mapping[str, PreferenceReport] = field(default_factory=dict)
     confidence: float = 0.95
+    prompts: int = 0
+    without_prompt: int = 0
 
     @property
     def macro_strict(self) -> float | None:
@@ -84,6 +91,8 @@ class PreferenceReport:
         return {
             "reward": self.reward,
             "pairs": self.pairs,
+            "prompts": self.prompts if self.prompts or not self.without_prompt else None,
+            "without_prompt": self.without_prompt,
             "failed": self.failed,
             "not_applicable": self.not_applicable,
             "reasons": dict(self.reasons),
@@ -106,7 +115,7 @@ class PreferenceReport:
 
     def _head(self) -> str:
         left_out = f"({self.not_applicable} not applicable, {self.failed} failed)"
-        used = f"{self.accuracy.pairs} of {self.pairs} pairs, {self.accuracy.prompts} prompts"
+        used = f"{self.accuracy.pairs} of {self.pairs} pairs, {count_of_prompts(self.prompts, self.without_prompt)}"
         lines = [f"{self.reward}: {used} {left_out}"]
         lines += [f"  {count} failed: {reason}" for reason, count in list(self.reasons.items())[:5]]
         return "\n".join(lines)

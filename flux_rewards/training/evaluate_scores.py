@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from flux_rewards.batching import leaves_of
-from flux_rewards.composite import CompositeReward
 from flux_rewards.data import RewardBatch, Sample
 from flux_rewards.errors import ComputeError, FluxRewardsError, InputError
 from flux_rewards.fingerprint import Memo, fingerprint
+from flux_rewards.naming import distinct
 from flux_rewards.validation import number, whole_number
 from flux_rewards.wrappers.cache_keys import fields_read
 from flux_rewards.wrappers.mask_errors import MaskErrors
+from flux_rewards.wrappers.wrapper import Wrapper
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -106,7 +107,7 @@ def score_pairs(
     batch = RewardBatch.scatter(len(samples), pieces)
     where = {place: row for row, held in enumerate(places) for place in held}
     sides = [[where[position, side] for position in range(len(pairs))] for side in ("chosen", "rejected")]
-    return _by_pair(batch, sides, reward)
+    return _by_pair(batch, sides, reward, more_is_better=reward.higher_is_better)
 
 
 def score_samples(
@@ -185,16 +186,32 @@ class _NamingPairs:
         raise kind(f"pair {position}, {side}: {message}", reward=error.reward, field=error.field) from error
 
 
-def _by_pair(batch: RewardBatch, sides: Sequence[Sequence[int]], reward: RewardFunction | None) -> PairScores:
-    sign = 1.0 if reward is None or reward.higher_is_better else -1.0
+def _by_pair(
+    batch: RewardBatch, sides: Sequence[Sequence[int]], reward: RewardFunction | None, *, more_is_better: bool
+) -> PairScores:
+    sign = 1.0 if more_is_better else -1.0
     chosen, rejected = (sign * batch.rewards[list(rows)] for rows in sides)
     errors = {
         position: batch.errors.get(first) or batch.errors[second]
         for position, (first, second) in enumerate(zip(*sides, strict=True))
         if first in batch.errors or second in batch.errors
     }
-    known: dict[str, RewardFunction] = {}
-    if isinstance(reward, CompositeReward):
-        known = dict(zip(reward.weights, reward.children, strict=True))
-    parts = {name: _by_pair(part, sides, known.get(name)) for name, part in batch.parts.items()}
+    known = {} if reward is None else _named_children(reward)
+    directions = {child.higher_is_better for child in known.values()}
+    # What has no name of a child is an aspect of the reward itself, or of children that are all alike.
+    others = directions.pop() if len(directions) == 1 else more_is_better
+    parts = {}
+    for name, part in batch.parts.items():
+        child = known.get(name)
+        parts[name] = _by_pair(part, sides, child, more_is_better=others if child is None else child.higher_is_better)
     return PairScores(chosen, rejected, errors, parts)
+
+
+def _named_children(reward: RewardFunction) -> dict[str, RewardFunction]:
+    """The rewards that a combinator folds, by the names that it gives their parts; none for a leaf."""
+    while isinstance(reward, Wrapper):  # its parts are those of what it wraps
+        reward = reward.reward
+    for names in (getattr(reward, "weights", None), getattr(reward, "names", None)):
+        if isinstance(names, (Mapping, list, tuple)) and len(names) == len(reward.children) > 0:
+            return {str(name): child for name, child in zip(names, reward.children, strict=True)}
+    return dict(zip(distinct(child.name for child in reward.children), reward.children, strict=True))

@@ -50,9 +50,9 @@ class Accuracy:
         wins: Pairs whose chosen answer scores higher.
         ties: Pairs whose answers score the same.
         losses: All other pairs with two scores.
-        prompts: Different prompts among them.
+        prompts: Different prompts among them; a pair whose prompt is not known counts as one of a prompt of its own.
         strict_interval: Of `strict`; None where there are fewer than two prompts.
-        half_interval: Of `half`; likewise.
+        half_interval: Of `half`; likewise, and where all pairs tie.
     """
 
     wins: int
@@ -122,7 +122,9 @@ def _interval(values: Values, clusters: NDArray[np.intp], count: int, how: Resam
     if count < 2 or how.resamples < 1:
         return None
     tail = (1 - how.confidence) / 2
-    if np.ptp(values) == 0 and values[0] in (0.0, 1.0):
+    if np.ptp(values) == 0:
+        if values[0] == 0.5:  # all tie: nothing varies, and nothing is sure
+            return None
         reach = 1 - tail ** (1 / count)
         return (1 - reach, 1.0) if values[0] else (0.0, reach)
     sums = np.bincount(clusters, weights=values, minlength=count)
@@ -209,14 +211,16 @@ def calibration_of(margins: Values) -> Calibration | None:
 
 
 def correlation(first: Values, second: Values) -> float | None:
-    """Pearson's correlation; None where one of the two does not vary.
+    """Pearson's correlation of two differences, each pair taken in both orders; None where one is always 0.
+
+    A pair's two orders give d and -d, whose mean is 0: nothing is subtracted, so that what is systematic, such as
+    chosen answers that are all longer, counts.
 
     Examples:
         >>> correlation(np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 6.0]))
         1.0
+        >>> correlation(np.array([6.0, 6.0]), np.array([6.0, 6.0]))
+        1.0
     """
-    if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
-        return None
-    one, other = (values - values.mean() for values in (first, second))
-    scale = float(np.sqrt(np.square(one).sum() * np.square(other).sum()))
-    return float(np.clip((one * other).sum() / scale, -1.0, 1.0)) if scale > 0 else None
+    scale = float(np.sqrt(np.square(first).sum() * np.square(second).sum()))
+    return float(np.clip((first * second).sum() / scale, -1.0, 1.0)) if scale > 0 else None

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from flux_rewards import __version__
+from flux_rewards.training.prompts import count_of_prompts
 
 if TYPE_CHECKING:
     from flux_rewards.models.text_format import TextFormat
@@ -56,8 +57,11 @@ def model_card(name: str, format_: TextFormat, facts: Mapping[str, Any]) -> str:
                 "source": pairs["source"] or "not named",
                 "pairs trained on": pairs["trained_on"],
                 "left out as too long": pairs["too_long"],
+                "left out as the same tokens": pairs["alike_as_tokens"],
                 "cut": pairs["cut"],
+                "control tokens made plain text": pairs["control_tokens_set_apart"],
                 "with a margin": pairs["with_margin"],
+                "without a prompt": pairs["without_prompt"],
                 "watched for early stopping": pairs["validation"],
                 "held out": pairs["held_out"],
                 **{f"left out before: {reason}": count for reason, count in pairs["left_out_before"].items()},
@@ -96,8 +100,11 @@ def _accuracy(held_out: Mapping[str, Any] | None, pairs: Mapping[str, Any]) -> l
     if held_out is None:
         return ["Not measured: no pairs were held out."]
     rule = f"the {held_out['length_rule']} answer"
+    without = held_out["without_prompt"]
+    told = count_of_prompts(held_out["prompts"] or 0, without)
     lines = [
-        f"On {held_out['pairs']} pairs of {held_out['prompts']} prompts that decided nothing in the training.",
+        f"On {held_out['pairs']} pairs{', ' if held_out['prompts'] is None else ' of '}{told}.",
+        "They decided nothing in the training.",
         "Ties count half; intervals are of 95%, by the bootstrap over prompts.",
         "",
         "| | accuracy | interval |",
@@ -113,7 +120,12 @@ def _accuracy(held_out: Mapping[str, Any] | None, pairs: Mapping[str, Any]) -> l
         lines += ["", f"**Always preferring {rule} does as well.**"]
     if held_out["cut"]:
         lines += ["", f"{held_out['cut']} pairs have an answer that is longer than the model reads, scored in part."]
-    if pairs["held_out_prompts_trained_on"]:
+    if pairs["held_out_prompts_trained_on"] is None:
+        lines += [
+            "",
+            "**Pairs have no prompt: what was asked may have been trained on, too. The accuracy may flatter.**",
+        ]
+    elif pairs["held_out_prompts_trained_on"]:
         lines += [
             "",
             f"**{pairs['held_out_prompts_trained_on']} of these prompts were trained on, too: the accuracy flatters.**",

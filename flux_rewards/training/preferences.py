@@ -106,6 +106,12 @@ class PreferencePair:
             for sample in samples
         )
 
+    @property
+    def says_what_was_asked(self) -> bool:
+        """Whether it has a prompt, or images or videos that stand for one."""
+        sample = self.chosen_sample
+        return any(value is not None for value in (self.prompt, sample.condition_images, sample.condition_videos))
+
     def _sample(self, answer: str | Messages | Sample) -> Sample:
         if not isinstance(answer, Sample):
             return Sample(self.prompt, answer, metadata=self.metadata, **self.shared)

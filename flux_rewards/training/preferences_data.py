@@ -14,6 +14,7 @@ from flux_rewards.data import FIELDS, MEDIA_FIELDS, Sample
 from flux_rewards.errors import ConfigError, InputError, brief, close_match
 from flux_rewards.fingerprint import fingerprint
 from flux_rewards.training.preferences import PreferencePair, prompt_key
+from flux_rewards.training.prompts import count_of_prompts
 from flux_rewards.validation import number, whole_number
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class PreferenceData(Sequence[PreferencePair]):
         pairs: The pairs.
         source: Where they come from, for messages and model cards.
         notes: What was left out on the way here: reason to count.
+        no_prompts: That pairs have no prompt is known, and meant: `train_reward_model` refuses them otherwise, since a
+            prompt that was not found is learned without, and cannot be kept out of the held-out pairs.
 
     Raises:
         InputError: Something is no `PreferencePair`.
@@ -46,11 +49,17 @@ class PreferenceData(Sequence[PreferencePair]):
     """
 
     def __init__(
-        self, pairs: Iterable[PreferencePair], *, source: str = "", notes: Mapping[str, int] | None = None
+        self,
+        pairs: Iterable[PreferencePair],
+        *,
+        source: str = "",
+        notes: Mapping[str, int] | None = None,
+        no_prompts: bool = False,
     ) -> None:
         self._pairs = tuple(pairs)
         self.source = source
         self.notes = dict(notes or {})
+        self.no_prompts = no_prompts
         for index, pair in enumerate(self._pairs):
             if not isinstance(pair, PreferencePair):
                 raise InputError(f"pair {index}: expected a PreferencePair, found {brief(pair)}")
@@ -76,12 +85,19 @@ class PreferenceData(Sequence[PreferencePair]):
     def __repr__(self) -> str:
         source = f" from {self.source}" if self.source else ""
         notes = f"; {', '.join(f'{count} {reason}' for reason, count in self.notes.items())}" if self.notes else ""
-        return f"<PreferenceData: {len(self)} pairs of {self.prompts} prompts{source}{notes}>"
+        told = count_of_prompts(self.prompts, self.without_prompt)
+        joint = ", " if told == "prompts unknown" else " of "
+        return f"<PreferenceData: {len(self)} pairs{joint}{told}{source}{notes}>"
 
     @property
     def prompts(self) -> int:
-        """The number of different prompts; see `prompt_key` for what counts as different."""
-        return len(set(map(prompt_key, self)))
+        """The number of different prompts that are known; see `prompt_key` for what counts as different."""
+        return len({prompt_key(pair) for pair in self if pair.says_what_was_asked})
+
+    @property
+    def without_prompt(self) -> int:
+        """The number of pairs that do not say what was asked: nothing can keep their prompts out of a test."""
+        return sum(not pair.says_what_was_asked for pair in self)
 
     def check(self, **options: Any) -> PreferenceCheck:
         """Look for what makes pairs bad to learn from; see `check_preferences`, which takes the same options."""
@@ -151,6 +167,8 @@ class PreferenceData(Sequence[PreferencePair]):
     def split(self, test: float = 0.1, *, seed: int = 0, by: Key | None = None) -> tuple[Self, Self]:
         """Split into (train, test) by prompt, so that no prompt is on both sides. The order is kept.
 
+        Pairs without a prompt are told apart by their answers, and one unknown prompt may be on both sides.
+
         Each prompt's lot is drawn from its own text, so the split does not depend on the order of the pairs, and one
         more pair moves at most one prompt.
 
@@ -199,7 +217,7 @@ class PreferenceData(Sequence[PreferencePair]):
     def _like(self, pairs: Iterable[PreferencePair], notes: Mapping[str, int] | None = None) -> Self:
         merged = Counter(self.notes)
         merged.update({reason: count for reason, count in (notes or {}).items() if count})
-        return type(self)(pairs, source=self.source, notes=merged)
+        return type(self)(pairs, source=self.source, notes=merged, no_prompts=self.no_prompts)
 
 
 def key_of(pair: PreferencePair, by: Key, position: int | None = None) -> Any:
@@ -253,7 +271,8 @@ def _clusters(pairs: Sequence[PreferencePair], by: Key | None) -> list[bytes]:
 
 
 def _row(pair: PreferencePair) -> dict[str, Any]:
-    row = {"prompt": pair.prompt, "chosen": _plain(pair.chosen), "rejected": _plain(pair.rejected)}
+    asked = {} if pair.prompt is None else {"prompt": pair.prompt}
+    row = {**asked, "chosen": _plain(pair.chosen), "rejected": _plain(pair.rejected)}
     if pair.margin is not None:
         row["margin"] = pair.margin
     shared = {name: _path(value) if name in MEDIA_FIELDS else value for name, value in pair.shared.items()}

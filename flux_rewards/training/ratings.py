@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import math
@@ -18,6 +19,7 @@ from flux_rewards.grouping import has_group, split_groups
 from flux_rewards.records.fields import sample_of
 from flux_rewards.training.preferences import PreferencePair, content_of
 from flux_rewards.training.preferences_data import PreferenceData
+from flux_rewards.training.prompts import says_no_prompts
 from flux_rewards.training.sources import pair_of_row
 from flux_rewards.training.sources_rows import Source, read_rows
 from flux_rewards.validation import number, one_of, whole_number
@@ -83,7 +85,7 @@ def from_ratings(
             notes["groups without a pair"] += 1
         if max_pairs is not None and len(found) > max_pairs:
             notes["pairs over max_pairs"] += len(found) - max_pairs
-            found = found[:max_pairs]
+            found = sorted(found, key=lambda both: _lot_of_pair(both, seed))[:max_pairs]
         for (better, high), (worse, low) in found:
             extra = {"ratings": [high, low]}
             pairs.append(_pair(better, worse, extra, None if margin is None else margin * (high - low)))
@@ -126,12 +128,21 @@ def _samples(samples: Any) -> tuple[str, Iterator[tuple[str, Sample]]]:
     return rows.label, read()
 
 
+_WORDS = {"true": True, "false": False}
+
+
 def _rating(sample: Sample, rating: Rating, where: str) -> float | None:
     value: Any = rating(sample) if callable(rating) else _at(sample, rating, where)
     if value is None:
         return None
     if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
         value = value.item()
+    if isinstance(value, str):  # all that a CSV file has
+        if not value.strip():
+            return None
+        value = _WORDS.get(value.strip().lower(), value)
+        with contextlib.suppress(ValueError):
+            value = float(value)
     if not isinstance(value, (bool, int, float)):
         raise InputError(f"{where}: the rating must be a number, a boolean or None, found {brief(value)}")
     if not math.isfinite(value):
@@ -166,7 +177,12 @@ def _choose(
         candidates = [
             (one, other) if one[1] > other[1] else (other, one) for one, other in itertools.combinations(shuffled, 2)
         ]
-    apart = [(one, other) for one, other in candidates if one[1] > other[1] and one[1] - other[1] >= min_gap]
+    better = [(one, other) for one, other in candidates if one[1] > other[1]]
+    gaps = [one[1] - other[1] for one, other in better]
+    far = [gap >= min_gap or math.isclose(gap, min_gap) for gap in gaps]  # 0.3 - 0.2 is less than 0.1 by rounding
+    apart = list(itertools.compress(better, far))
+    if len(apart) < len(better):
+        notes["pairs closer than min_gap"] += len(better) - len(apart)
     different = [(one, other) for one, other in apart if not same(content_of(one[0]), content_of(other[0]))]
     if len(different) < len(apart):
         notes["pairs of the same answer"] += len(apart) - len(different)
@@ -175,6 +191,11 @@ def _choose(
 
 def _lot(sample: Sample, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}:".encode() + fingerprint(content_of(sample))).digest()
+
+
+def _lot_of_pair(both: tuple[Rated, Rated], seed: int) -> bytes:
+    """Of the pair, for lots of answers would have one lucky answer in all pairs."""
+    return hashlib.sha256(b"".join(_lot(sample, seed) for sample, _ in both)).digest()
 
 
 def _pair(one: Sample, other: Sample, extra: Mapping[str, Any], margin: float | None = None) -> PreferencePair:
@@ -283,7 +304,7 @@ def from_ab_tests(
             pairs.append(pair_of_row(row, rows.folder))
     if not read:
         raise InputError(f"{rows.label}: holds no comparisons")
-    return PreferenceData(pairs, source=rows.label, notes=notes)
+    return PreferenceData(pairs, source=rows.label, notes=notes, no_prompts=says_no_prompts(columns))
 
 
 def _winner(said: Any, winners: Mapping[Any, str] | None) -> str:

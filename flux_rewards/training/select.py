@@ -12,8 +12,9 @@ import numpy as np
 
 from flux_rewards.data import Messages, Sample
 from flux_rewards.errors import ConfigError, InputError, brief
+from flux_rewards.fingerprint import fingerprint
 from flux_rewards.training.evaluate_scores import score_pairs
-from flux_rewards.training.preferences import PreferencePair, prompt_key
+from flux_rewards.training.preferences import PreferencePair, content_of, prompt_key
 from flux_rewards.training.ratings import pairs_of_group
 from flux_rewards.validation import one_of, whole_number
 
@@ -116,7 +117,8 @@ def select_uncertain(
     - ``"disagreement"``: the largest standard deviation (of the population) of the members' margins.
 
     With several rewards each one's margins are divided by their root mean square first: scores of a model that was
-    trained on pairs have no scale of their own. Pairs without two scores of every member are not selected.
+    trained on pairs have no scale of their own. Pairs without two scores of every member are not selected,
+    and of pairs that repeat each other, in either order, one is.
 
     Args:
         reward: A reward, several, or one made of several (its children are the members) for ``"disagreement"``.
@@ -151,11 +153,18 @@ def select_uncertain(
     telling = values if by == "margin" else -values
     taken: Counter[bytes] = Counter()
     found: list[UncertainPair] = []
+    seen: set[bytes] = set()
     for position in np.argsort(telling, kind="stable").tolist():
         if len(found) == k or math.isnan(values[position]):  # NaN is sorted to the end
             break
+        key = prompt_key(pairs[position])
+        answers = sorted(
+            fingerprint(content_of(answer)) for answer in (pairs[position].chosen, pairs[position].rejected)
+        )
+        if (same := fingerprint([key, *answers])) in seen:  # one label is enough
+            continue
+        seen.add(same)
         if per_prompt is not None:
-            key = prompt_key(pairs[position])
             if taken[key] == per_prompt:
                 continue
             taken[key] += 1

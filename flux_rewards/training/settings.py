@@ -80,7 +80,8 @@ class TrainingSettings:
         format: How prompt and response become tokens. None: the tokenizer's chat template where it has one; else, for
             an encoder, the pair of texts; else ``"{prompt}\n{response}{eos_token}"``. Without a `max_length` of its own
             it gets that of this class.
-        max_length: Tokens of prompt and response at most, special ones included.
+        max_length: Tokens of prompt and response at most, special ones included. None for 1024, or fewer where the
+            model reads fewer.
         long_pairs: What happens to pairs of which one side is longer: ``"leave_out"`` (told in the report), ``"cut"``
             or ``"error"``.
         precision: ``"float32"``, ``"bfloat16"`` or ``"float16"``: in what the forward pass multiplies; ``"auto"``:
@@ -129,7 +130,7 @@ class TrainingSettings:
     center_rewards: float | None = None
     dropout: bool = False
     format: TextFormat | None = None
-    max_length: int = 1024
+    max_length: int | None = None
     long_pairs: str = "leave_out"
     precision: str = "auto"
     quantization: str | None = None
@@ -151,7 +152,7 @@ class TrainingSettings:
         self._check_looks()
         self._check_memory()
         own = None if self.format is None else self.format.max_length
-        if own not in (None, self.max_length) and self.max_length != TrainingSettings.max_length:
+        if own is not None and self.max_length not in (None, own):
             raise ConfigError(f"max_length is {self.max_length}, and that of format {own}; give one of them")
 
     def _check_numbers(self) -> None:
@@ -169,7 +170,8 @@ class TrainingSettings:
         number(self.max_grad_norm, "max_grad_norm", "", above=0)
         if self.center_rewards is not None:
             number(self.center_rewards, "center_rewards", "", above=0)
-        whole_number(self.max_length, "max_length", "", low=4)
+        if self.max_length is not None:
+            whole_number(self.max_length, "max_length", "", low=4)
         if whole_number(self.seed, "seed", "", low=0) >= 2**32:
             raise ConfigError(f"seed must be less than 2**32, as numpy has it, found {self.seed}")
 

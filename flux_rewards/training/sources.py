@@ -17,6 +17,7 @@ from flux_rewards.training.preferences_messages import (
     split_shared_prompt,
     texts_of,
 )
+from flux_rewards.training.prompts import says_no_prompts
 from flux_rewards.training.sources_rows import Source, read_rows
 
 __all__ = ["load_preferences", "pair_of_row"]
@@ -47,7 +48,7 @@ def load_preferences(
         source: A ``.jsonl``, ``.json``, ``.csv`` or ``.parquet`` file, a list of mappings, or a split of a
             `datasets.Dataset`.
         columns: Which column holds what, where it is called otherwise: ``{"chosen": "better"}``. None says that there
-            is no such column, whatever resembles it.
+            is no such column, whatever resembles it; to train without prompts, ``{"prompt": None}`` must be said.
         json_columns: Columns of text that hold JSON, as chat messages in a CSV file do. None: those that a file of
             samples has. A text that looks like messages is an error, unless ``()`` says that it is text.
         prompt_ends_with: The last text of a prompt that two texts begin with, as ``"\n\nAssistant:"`` in dialogues.
@@ -77,7 +78,7 @@ def load_preferences(
         pairs.append(pair)
     if not pairs:
         raise InputError(f"{rows.label}: holds no preference pairs")
-    return PreferenceData(pairs, source=rows.label)
+    return PreferenceData(pairs, source=rows.label, no_prompts=says_no_prompts(columns))
 
 
 def _kind(pair: PreferencePair) -> str:

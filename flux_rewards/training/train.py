@@ -19,7 +19,8 @@ from flux_rewards.models.placement import device_of
 from flux_rewards.models.reward_model_file import REWARD_MODEL_FILE, RewardModelFile
 from flux_rewards.training.model_card import model_card
 from flux_rewards.training.settings import TrainingSettings
-from flux_rewards.training.train_accuracy import HeldOut, held_out_accuracy, reward_of
+from flux_rewards.training.train_accuracy import HeldOut, held_out_accuracy
+from flux_rewards.training.train_checkpoints import is_unmeasured, measured_run
 from flux_rewards.training.train_data import Parts, TokenPairs, check_pairs, encode_pairs, format_for, parts_of
 from flux_rewards.training.train_models import Start, check_start, open_start
 from flux_rewards.training.train_state import as_found, import_trainer
@@ -46,6 +47,15 @@ class TrainedRewardModel:
         facts: About data, settings and result, as ``reward_model.json`` has them under ``training``.
         held_out: Agreement with the held-out pairs, beside that of the length alone; None where nothing was held out.
         run: The training itself.
+
+    Examples:
+        >>> from flux_rewards.models.text_format import TextFormat
+        >>> run = Run(steps=12, best_step=None, loss=0.61, seconds=40.0, log=[])
+        >>> trained = TrainedRewardModel(Path("quality"), TextFormat("chat"), {"pairs": {"trained_on": 90}}, None, run)
+        >>> print(trained)
+        quality: 90 pairs, 12 steps, nothing held out
+        >>> trained.accuracy is None, trained.format.template
+        (True, 'chat')
     """
 
     path: Path
@@ -61,11 +71,22 @@ class TrainedRewardModel:
 
     def reward(self, **options: Any) -> RewardModelReward:
         """The reward that scores with it; `options` are those of `RewardModelReward`."""
-        return reward_of(str(self.path), self.format, **options)
+        from flux_rewards.rewards.learned.reward_model import RewardModelReward  # noqa: PLC0415  # seconds
+
+        return RewardModelReward(str(self.path), **options)
 
     def __str__(self) -> str:
         accuracy = "nothing held out" if self.held_out is None else str(self.held_out)
-        return f"{self.path}: {self.facts['pairs']['trained_on']} pairs, {self.run.steps} steps, {accuracy}"
+        pairs = self.facts["pairs"]
+        told = {
+            "too_long": "too long, left out",
+            "alike_as_tokens": "the same as tokens, left out",
+            "cut": "cut",
+            "control_tokens_set_apart": "control tokens made plain text",
+        }
+        left_out = ", ".join(f"{pairs[name]} {what}" for name, what in told.items() if pairs.get(name))
+        trained = f"{pairs['trained_on']} pairs" + (f" ({left_out})" if left_out else "")
+        return f"{self.path}: {trained}, {self.run.steps} steps, {accuracy}"
 
 
 def train_reward_model(
@@ -91,14 +112,17 @@ def train_reward_model(
         model: A hub id or a directory: a reward model, or a language model, which gets a new head; a
             `PretrainedConfig` of transformers, for a model from scratch; or a sequence classifier with one output in
             memory, of which a copy is trained.
-        pairs: To learn from; texts or conversations. None may be the same on both sides.
+        pairs: To learn from; texts or conversations. None may be the same on both sides. Pairs without a prompt are
+            refused, unless they were read with ``columns={"prompt": None}``, or are ``PreferenceData(pairs,
+            no_prompts=True)``: a prompt that was not found would be learned without.
         eval_pairs: To measure with in the end, and for nothing else. None: a share of the prompts of `pairs` is held
             out; see `TrainingSettings`.
         output_dir: Where the model goes; must be empty or missing, unless `resume`.
         settings: All else. None for the defaults.
         tokenizer: A tokenizer of transformers, or where there is one. None for the model's own.
         revision: Branch, tag or commit of `model` on the hub.
-        resume: Go on from the last checkpoint in `output_dir`, where a run with the same arguments was broken off.
+        resume: Go on from the last checkpoint in `output_dir`, where a run with the same arguments was broken off, be
+            it in the training or in the measurement after it.
         progress: Show a bar on stderr, where that is a terminal.
 
     Returns:
@@ -107,7 +131,8 @@ def train_reward_model(
     Raises:
         ConfigError: A setting, the model, or the directory cannot be used. All that can be known before the model is
             loaded is said before.
-        InputError: Pairs that nothing can be learned from, or texts that the format has no place for.
+        InputError: Pairs that nothing can be learned from, whose prompts were not found, or texts that the format has
+            no place for.
         WeightsError: The model cannot be found, or is not whole.
         MissingDependencyError: An extra is missing: ``pip install "flux_rewards[train]"``.
         ComputeError: The loss is not finite.
@@ -144,9 +169,15 @@ def train_reward_model(
         start = open_start(model, tokenizer, revision, settings, precision_of(settings, device))
         format_ = format_for(settings, data, start.tokenizer, start.longest, encoder=start.encoder)
         tokens = encode_pairs(parts.train, format_, start.tokenizer, settings)
+        for said in tokens.warnings(format_):
+            warnings.warn(said, UserWarning, stacklevel=2)
         watched = None
         if parts.validation is not None:
             watched = encode_pairs(parts.validation, format_, start.tokenizer, settings, "validation pairs")
+        cut = 0  # encoded now, for what cannot be read must not be found after the training
+        if parts.test is not None:
+            whole = replace(settings, long_pairs="cut", use_margin=False)
+            cut = encode_pairs(parts.test, format_, start.tokenizer, whole, "held-out pairs").cut
         run = run_training(
             start,
             tokens,
@@ -161,21 +192,21 @@ def train_reward_model(
         )
     start.network = None  # its memory is needed for the measurement
     facts = _facts(start, parts, tokens, settings, run)
-    said = RewardModelFile(format_, training=facts)
     held_out = None
     if run.main:
-        said.save(folder)
+        log = "".join(f"{json.dumps(entry)}\n" for entry in run.log)
+        (folder / "training_log.jsonl").write_text(log, encoding="utf-8")
+        RewardModelFile(format_, training=facts).save(folder)
         if parts.test is not None:
-            cut = encode_pairs(
-                parts.test, format_, start.tokenizer, replace(settings, long_pairs="cut"), "held-out pairs"
-            ).cut
             held_out = held_out_accuracy(
-                str(folder), format_, parts.train, parts.test, cut=cut, device=str(device), seed=settings.seed
+                str(folder), parts.train, parts.test, cut=cut, device=str(device), seed=settings.seed
             )
             facts["held_out"] = held_out.to_dict()
             RewardModelFile(format_, training=facts).save(folder)
         (folder / "README.md").write_text(model_card(folder.name, format_, facts), encoding="utf-8")
-        if not settings.keep_checkpoints:
+        if settings.keep_checkpoints:
+            measured_run(folder / _CHECKPOINTS)
+        else:
             shutil.rmtree(folder / _CHECKPOINTS, ignore_errors=True)
     return TrainedRewardModel(folder, format_, facts, held_out, run)
 
@@ -185,7 +216,13 @@ def _checked_folder(output_dir: str | os.PathLike[str], *, resume: bool) -> Path
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"output_dir {folder} is a file")
     if (folder / REWARD_MODEL_FILE).is_file():
-        raise ConfigError(f"output_dir {folder} holds a trained model; take another directory, or remove it")
+        if not is_unmeasured(folder / _CHECKPOINTS):
+            raise ConfigError(f"output_dir {folder} holds a trained model; take another directory, or remove it")
+        if not resume:
+            raise ConfigError(
+                f"output_dir {folder} holds a model whose measurement was broken off; set resume to measure it, or "
+                "take another directory"
+            )
     held = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
     if held and not resume:
         raise ConfigError(
@@ -236,9 +273,11 @@ def _facts(start: Start, parts: Parts, tokens: TokenPairs, settings: TrainingSet
             "source": parts.train.source,
             "trained_on": len(tokens),
             "too_long": tokens.too_long,
+            "alike_as_tokens": tokens.alike,
             "cut": tokens.cut,
             "control_tokens_set_apart": tokens.set_apart,
             "with_margin": 0 if margins is None else len(margins),
+            "without_prompt": parts.train.without_prompt,
             "validation": 0 if parts.validation is None else len(parts.validation),
             "held_out": 0 if parts.test is None else len(parts.test),
             "held_out_prompts_trained_on": parts.shared,

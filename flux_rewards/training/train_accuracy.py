@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from flux_rewards.rewards.learned.reward_model import RewardModelReward
 from flux_rewards.training.checks import lengths_of
 from flux_rewards.training.evaluate import evaluate_preferences
+from flux_rewards.training.prompts import count_of_prompts
 
 if TYPE_CHECKING:
-    from flux_rewards.models.text_format import TextFormat
     from flux_rewards.training.evaluate_report import PreferenceReport
     from flux_rewards.training.preferences_data import PreferenceData
 
-__all__ = ["HeldOut", "held_out_accuracy", "reward_of"]
+__all__ = ["HeldOut", "held_out_accuracy"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ class HeldOut:
         """Plain values, with the whole report."""
         return {
             "pairs": self.report.accuracy.pairs,
-            "prompts": self.report.accuracy.prompts,
+            "prompts": self.report.prompts if self.report.prompts or not self.report.without_prompt else None,
+            "without_prompt": self.report.without_prompt,
             "accuracy": self.accuracy,
             "interval": None if self.interval is None else list(self.interval),
             "length_rule": self.rule,
@@ -70,16 +71,17 @@ class HeldOut:
         }
 
     def __str__(self) -> str:
-        found = self.report.accuracy
+        found = self.report
+        told = count_of_prompts(found.prompts, found.without_prompt)
+        joint = ", " if told == "prompts unknown" else " of "
         return (
-            f"accuracy {self.accuracy:.3f}{_span(self.interval)} on {found.pairs} held-out pairs of {found.prompts} "
-            f"prompts (chance 0.500; {self.rule} answer {self.length_accuracy:.3f}{_span(self.length_interval)})"
+            f"accuracy {self.accuracy:.3f}{_span(self.interval)} on {found.accuracy.pairs} held-out pairs{joint}{told} "
+            f"(chance 0.500; {self.rule} answer {self.length_accuracy:.3f}{_span(self.length_interval)})"
         )
 
 
 def held_out_accuracy(
     path: str,
-    format_: TextFormat,
     train: PreferenceData,
     test: PreferenceData,
     *,
@@ -91,28 +93,19 @@ def held_out_accuracy(
 
     Args:
         path: Its directory.
-        format_: How it reads text.
         train: Pairs that it was trained on, to learn from which length is chosen more often.
         test: Pairs that it was not trained on.
         cut: Pairs of which a side is longer than it reads.
         device: Where it runs.
         seed: Of the bootstrap.
     """
-    reward = reward_of(path, format_, device=device)
+    reward = RewardModelReward(path, device=device)
     try:
         report = evaluate_preferences(reward, test, seed=seed)
     finally:
         reward.close()
     ahead = [(chosen > rejected) - (chosen < rejected) for chosen, rejected in lengths_of(train).values()]
     return HeldOut(report, "longer" if sum(ahead) >= 0 else "shorter", cut)
-
-
-def reward_of(path: str, format_: TextFormat, **options: Any) -> RewardModelReward:
-    """The reward of a saved model. One that reads no prompt must say so, or samples without one would be refused."""
-    if not format_.uses_prompt:
-        told = {"template": format_.template, "obey_control_tokens": format_.obey_control_tokens}
-        options = {**told, **options}
-    return RewardModelReward(path, **options)
 
 
 def _span(interval: tuple[float, float] | None) -> str:

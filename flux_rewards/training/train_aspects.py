@@ -110,6 +110,7 @@ def train_aspects(
 
 def _by_aspect(pairs: Iterable[PreferencePair], aspect: Key, what: str) -> dict[str, PreferenceData]:
     source = pairs.source if isinstance(pairs, PreferenceData) else ""
+    no_prompts = isinstance(pairs, PreferenceData) and pairs.no_prompts
     parts: dict[str, list[PreferencePair]] = {}
     for index, pair in enumerate(pairs):
         name = key_of(pair, aspect, index)
@@ -118,4 +119,4 @@ def _by_aspect(pairs: Iterable[PreferencePair], aspect: Key, what: str) -> dict[
         if not _NAME.fullmatch(name):
             raise ConfigError(f"aspect {name!r} names a directory: use letters, digits, '.', '_' and '-'")
         parts.setdefault(name, []).append(pair)
-    return {name: PreferenceData(own, source=source) for name, own in parts.items()}
+    return {name: PreferenceData(own, source=source, no_prompts=no_prompts) for name, own in parts.items()}

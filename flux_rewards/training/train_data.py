@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from flux_rewards.errors import ConfigError, InputError
 from flux_rewards.models.text_format import CHAT, PAIR, EncodedText, TextFormat
 from flux_rewards.training.preferences_data import PreferenceData
-from flux_rewards.training.settings import TrainingSettings
+from flux_rewards.training.prompts import refuse_unknown_prompts
 
 if TYPE_CHECKING:
     from flux_rewards.data import Sample
+    from flux_rewards.training.settings import TrainingSettings
 
 __all__ = ["Parts", "TokenPairs", "check_pairs", "encode_pairs", "format_for", "parts_of"]
 
+_FEW = 0.1  # of the pairs
+_USUAL_LENGTH = 1024
 _PLAIN = "{prompt}\n{response}"
 
 
@@ -27,13 +30,13 @@ class Parts:
         train: Pairs to learn from.
         validation: Pairs that decide when to stop; None for none.
         test: Pairs that decide nothing; None for none.
-        shared: Prompts of `test` that are in the others, too.
+        shared: Prompts of `test` that are in the others, too; None where nobody knows: pairs have no prompt.
     """
 
     train: PreferenceData
     validation: PreferenceData | None
     test: PreferenceData | None
-    shared: int
+    shared: int | None
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class TokenPairs:
         too_long: Pairs that were left out since one side was too long.
         cut: Pairs of which a side was cut.
         set_apart: Control tokens in the texts that were made plain text.
+        alike: Pairs that were left out since their sides are the same as tokens: behind a cut, or of unknown words.
     """
 
     chosen: list[EncodedText]
@@ -54,10 +58,27 @@ class TokenPairs:
     margins: list[float] | None = None
     too_long: int = 0
     cut: int = 0
-    set_apart: int = field(default=0)
+    set_apart: int = 0
+    alike: int = 0
 
     def __len__(self) -> int:
         return len(self.chosen)
+
+    def warnings(self, format_: TextFormat) -> list[str]:
+        """What is so frequent that one line among others would not do."""
+        found = []
+        total = len(self) + self.too_long + self.alike
+        if self.too_long + self.alike > _FEW * total:
+            found.append(
+                f"{self.too_long + self.alike} of {total} pairs are left out: {self.too_long} are longer than "
+                f"max_length={format_.max_length}, {self.alike} have the same tokens on both sides"
+            )
+        if self.set_apart > len(self):
+            found.append(
+                f"the texts hold {self.set_apart} control tokens, which are read as plain text; if they are rendered "
+                "already, set format=TextFormat('{prompt}{response}', obey_control_tokens=True)"
+            )
+        return found
 
     def columns(self) -> dict[str, list[Any]]:
         """As TRL's `RewardTrainer` takes data that is tokenized: ``chosen_ids``, ``rejected_ids``, and ``margin``."""
@@ -72,10 +93,11 @@ class TokenPairs:
 
 
 def check_pairs(pairs: Any, what: str = "pairs") -> PreferenceData:
-    """The pairs as `PreferenceData`, each of them of texts that differ.
+    """The pairs as `PreferenceData`, each of them of texts that differ, with a prompt unless there is to be none.
 
     Raises:
-        InputError: There are none, one is no pair of texts, or its two sides are the same: it says nothing.
+        InputError: There are none, one is no pair of texts, or its two sides are the same: it says nothing; or prompts
+            were not found, and nobody said that there are none.
 
     Examples:
         >>> from flux_rewards.training.preferences import PreferencePair
@@ -94,6 +116,7 @@ def check_pairs(pairs: Any, what: str = "pairs") -> PreferenceData:
             f"{len(same)} of {len(data)} {what} have the same text on both sides (first: {same[0]}), which teaches "
             "nothing; PreferenceData.cleaned() leaves them out"
         )
+    refuse_unknown_prompts(data, what)
     return data
 
 
@@ -110,7 +133,10 @@ def parts_of(pairs: PreferenceData, eval_pairs: PreferenceData | None, settings:
         train, validation = train.split(
             settings.validation / (1 - settings.held_out * (eval_pairs is None)), seed=settings.seed + 1
         )
-    return Parts(train, validation, test, 0 if eval_pairs is None else eval_pairs.shared_prompts(pairs))
+    shared: int | None = 0 if eval_pairs is None else eval_pairs.shared_prompts(pairs)
+    if pairs.without_prompt or (eval_pairs is not None and eval_pairs.without_prompt):
+        shared = None
+    return Parts(train, validation, test, shared)
 
 
 def format_for(
@@ -147,24 +173,22 @@ def format_for(
             f"{format_.template!r} has a place for one; give them prompts, or all of them none and a format without"
         )
     wanted = format_.max_length or settings.max_length
-    if longest is not None and wanted > longest:
-        if format_.max_length is not None or settings.max_length != TrainingSettings.max_length:
-            raise ConfigError(f"max_length is {wanted}, and the model reads {longest} tokens at most")
-        wanted = longest
-    return replace(format_, max_length=wanted)
+    if wanted is not None and longest is not None and wanted > longest:
+        raise ConfigError(f"max_length is {wanted}, and the model reads {longest} tokens at most")
+    return replace(format_, max_length=wanted or min(_USUAL_LENGTH, longest or _USUAL_LENGTH))
 
 
 def encode_pairs(
     pairs: PreferenceData, format_: TextFormat, tokenizer: Any, settings: TrainingSettings, what: str = "pairs"
 ) -> TokenPairs:
-    """The tokens of both sides of each pair, the same as in scoring.
+    """The tokens of both sides of each pair, the same as in scoring. Sides that are the same as tokens teach nothing.
 
     Raises:
         InputError: A text that the format has no place for, by the pair's position; or, where `long_pairs` is
-            ``"error"``, one that is too long; or none is short enough; or sides are the same as tokens.
+            ``"error"``, one that is too long; or no pair is short enough, and has sides that differ as tokens.
     """
     sides: dict[str, list[EncodedText]] = {"chosen": [], "rejected": []}
-    kept, too_long, cut = [], 0, 0
+    kept, too_long, cut, alike = [], 0, 0, 0
     for index, pair in enumerate(pairs):
         chosen = _encoded(format_, tokenizer, pair.chosen_sample, f"{what} {index}, chosen")
         rejected = _encoded(format_, tokenizer, pair.rejected_sample, f"{what} {index}, rejected")
@@ -174,17 +198,21 @@ def encode_pairs(
         if over and settings.long_pairs == "leave_out":
             too_long += 1
             continue
+        if chosen.token_ids == rejected.token_ids and chosen.token_type_ids == rejected.token_type_ids:
+            alike += 1
+            continue
         cut += bool(over)
         sides["chosen"].append(chosen)
         sides["rejected"].append(rejected)
         kept.append(pair)
     if not kept:
         raise InputError(
-            f"each of the {len(pairs)} {what} has a side of more than {format_.max_length} tokens; raise max_length, "
-            "or set long_pairs='cut'"
+            f"of {len(pairs)} {what}, {too_long} have a side of more than {format_.max_length} tokens, and {alike} the "
+            "same tokens on both sides; raise max_length, set long_pairs='cut', or look at the tokenizer"
         )
     set_apart = sum(text.set_apart for texts in sides.values() for text in texts)
-    return TokenPairs(**sides, margins=_margins(kept, settings, what), too_long=too_long, cut=cut, set_apart=set_apart)
+    margins = _margins(kept, settings, what)
+    return TokenPairs(**sides, margins=margins, too_long=too_long, cut=cut, set_apart=set_apart, alike=alike)
 
 
 def _encoded(format_: TextFormat, tokenizer: Any, sample: Sample, where: str) -> EncodedText:

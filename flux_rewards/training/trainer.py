@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flux_rewards.errors import ComputeError, ConfigError
+from flux_rewards.errors import ComputeError
+from flux_rewards.training.train_checkpoints import begin_run, end_run, ended_run, last_checkpoint, step_of
 from flux_rewards.training.train_state import import_trainer
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from flux_rewards.training.train_models import Start
 
 __all__ = ["Run", "precision_of", "run_training"]
-
-_RUN_FILE = "run.json"
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def run_training(
         folder: Of the checkpoints.
         device: Where.
         identity: What tells this run from another, to resume the right one.
-        resume: Go on from the last checkpoint in `folder`, where there is one.
+        resume: Go on from the last checkpoint in `folder`, where there is one; a training that is over is not repeated.
         save: Called with the trainer and the model, in every process.
         progress: Show a bar on stderr where that is a terminal.
 
@@ -99,12 +98,19 @@ def run_training(
         ConfigError: The checkpoints are of a run with other settings, data, or another model.
         ComputeError: The loss is not finite.
     """
+    if resume and (ended := ended_run(folder, identity)) is not None:
+        return Run(**{**ended, "resumed_at": ended["steps"], "main": os.environ.get("RANK", "0") == "0"})
     trl = import_trainer()
     import datasets  # noqa: PLC0415  # loaded already
     import transformers  # noqa: PLC0415
 
-    last = _last_checkpoint(folder, identity, resume=resume)
+    last = last_checkpoint(folder, identity) if resume else None
     options = _arguments(settings, folder, device, precision_of(settings, device))
+    updates = settings.max_steps or math.ceil(
+        len(pairs) / settings.batch_size / settings.accumulation * settings.epochs
+    )
+    if updates <= 1:
+        options["warmup_steps"] = 0  # the first update of a warm-up has a rate of 0, and would be the only one
     if "activation_checkpointing" not in {entry.name for entry in fields(trl.RewardConfig)}:
         del options["activation_checkpointing"]
     arguments = trl.RewardConfig(**options)
@@ -124,21 +130,25 @@ def run_training(
     )
     trainer.remove_callback(transformers.PrinterCallback)
     if trainer.is_world_process_zero():
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / _RUN_FILE).write_text(json.dumps({"identity": identity}) + "\n", encoding="utf-8")
+        begin_run(folder, identity)
     output = trainer.train(resume_from_checkpoint=None if last is None else str(last))
     log = [dict(entry) for entry in trainer.state.log_history]
     save(trainer, trainer.accelerator.unwrap_model(trainer.model))
     best = trainer.state.best_model_checkpoint if settings.keeps_best else None
-    return Run(
+    losses = [float(entry["loss"]) for entry in log if "loss" in entry]  # of the steps before a break, too
+    run = Run(
         steps=int(trainer.state.global_step),
-        best_step=None if best is None else _step_of(Path(best)),
-        loss=float(output.training_loss),
+        best_step=None if best is None else step_of(Path(best)),
+        loss=math.fsum(losses) / len(losses) if losses else float(output.training_loss),
         seconds=float(output.metrics.get("train_runtime", math.nan)),
         log=log,
-        resumed_at=None if last is None else _step_of(last),
+        resumed_at=None if last is None else step_of(last),
         main=bool(trainer.is_world_process_zero()),
     )
+    trainer.accelerator.wait_for_everyone()  # each may save a part of the weights
+    if run.main:
+        end_run(folder, identity, asdict(run))
+    return run
 
 
 def _arguments(
@@ -265,27 +275,3 @@ def _bar() -> Any:
         progress.TimeRemainingColumn(),
         console=Console(stderr=True),
     )
-
-
-def _last_checkpoint(folder: Path, identity: str, *, resume: bool) -> Path | None:
-    """The latest whole checkpoint of the same run."""
-    if not resume:
-        return None
-    # The state is written last, so that a checkpoint that was broken off has none.
-    found = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").is_file()]
-    if not found:
-        return None
-    try:
-        held = json.loads((folder / _RUN_FILE).read_text(encoding="utf-8"))["identity"]
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(f"{folder} holds checkpoints, and nothing says of which run: {error}") from error
-    if held != identity:
-        raise ConfigError(
-            f"the checkpoints in {folder} are of a run with another model, other pairs or other settings; give the "
-            "same ones, or another output_dir"
-        )
-    return max(found, key=_step_of)
-
-
-def _step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
 import os
 import pickle
 import threading
@@ -60,6 +61,7 @@ class Engine:
         self._all: weakref.WeakSet[Batch] = weakref.WeakSet()
         self._threads: list[threading.Thread] = []
         self._workers: weakref.WeakSet[Worker] = weakref.WeakSet()
+        self._numbers = itertools.count()
         self._idle = 0
         _engines.add(self)
 
@@ -75,10 +77,10 @@ class Engine:
             self._batches.append(batch)
             self._all.add(batch)
             for _ in range(min(len(batch.jobs) - self._idle, self._limit - len(self._threads))):
-                number = len(self._threads)
+                number = next(self._numbers)
                 thread = threading.Thread(target=self._lead, args=(number,), name=f"{self._name}-{number}", daemon=True)
-                self._threads.append(thread)
                 thread.start()
+                self._threads.append(thread)
             self._changed.notify_all()
 
     def wait(self, batch: Batch) -> None:
@@ -118,7 +120,13 @@ class Engine:
         worker: Worker | None = None
         try:
             while (job := self._next(number)) is not None:
-                worker = self._do(job, worker)
+                try:
+                    worker = self._do(job, worker)
+                except BaseException as error:  # noqa: BLE001  # the thread must outlive it: others wait for its next job
+                    job.batch.fail(_failure(error))
+                    if worker is not None:
+                        worker.kill()
+                    worker = None
         finally:
             if worker is not None:
                 worker.kill()
@@ -150,8 +158,8 @@ class Engine:
             worker, ending = self._asked(batch, number, worker)
         except CancelledError:
             return None
-        except Exception as error:  # noqa: BLE001  # no worker, or none that can read it: true of every job
-            batch.fail(error)
+        except BaseException as error:  # noqa: BLE001  # no worker, or none that can read it: true of every job
+            batch.fail(_failure(error))
             return None
         worker.jobs += 1
         outcome = ending.outcome
@@ -221,12 +229,12 @@ def _ask(worker: Worker, batch: Batch, number: int) -> _Ending:
     seconds = time.monotonic() - started
     try:
         reply: Reply = pickle.loads(answer)  # noqa: S301  # from our own child
-    except Exception as error:  # noqa: BLE001  # a class that exists only there, say
+        raised = None if reply.status == "ok" else pickle.loads(reply.error)  # noqa: S301
+    except BaseException as error:  # noqa: BLE001  # a class that exists only there, say, or one that exits
         unread = ComputeError(f"what the function returned cannot be read here ({type(error).__name__}: {error})")
         return _Ending(Outcome("error", None, unread, seconds), survived=True, begun=True)
-    if reply.status == "ok":
+    if raised is None:
         return _Ending(Outcome("ok", reply.value, None, seconds), survived=True, begun=True)
-    raised = pickle.loads(reply.error)  # noqa: S301
     raised.__cause__ = WorkerTraceback(f"\n{reply.traceback}")
     if reply.unloadable:
         raise ConfigError(
@@ -234,6 +242,15 @@ def _ask(worker: Worker, batch: Batch, number: int) -> _Ending:
             "classes and functions at the top of an importable module: the program's main module is not run again there"
         ) from raised
     return _Ending(Outcome(reply.status, None, raised, seconds), survived=True, begun=True)
+
+
+def _failure(error: BaseException) -> Exception:
+    """What a caller may be told: the end of a thread here is not the end of its program."""
+    if isinstance(error, Exception):
+        return error
+    failed = ComputeError(f"{type(error).__name__}: {error}")
+    failed.__cause__ = error
+    return failed
 
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()

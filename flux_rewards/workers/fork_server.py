@@ -2,7 +2,8 @@
 
 Nothing of the caller's program is imported here but the functions that it sends: its main module is not run again. The
 server has one thread and never runs a job, so that it always answers: it forks a worker that has everything
-imported within milliseconds, kills one, and ends with all of its workers when the caller's process is gone.
+imported within milliseconds, kills one with all that its jobs started, and ends with all of its workers when the
+caller's process is gone.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import gc
 import os
 import pickle
 import resource
-import select
 import signal
 import socket
 import struct
@@ -24,7 +24,8 @@ import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flux_rewards.errors import ComputeError
-from flux_rewards.workers.framing import receive, send
+from flux_rewards.workers import orphans
+from flux_rewards.workers.framing import readable, receive, send
 from flux_rewards.workers.outcome import OverLimitError, Status
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ def serve(descriptor: int, parent: int) -> None:
         return
     gc.collect()
     gc.freeze()  # a collection in a worker would copy the pages that it shares with the server
+    own = orphans.children()  # a helper that `prepare` started belongs to the server
+    orphans.adopt()
     workers: set[int] = set()
     try:
         _answer(control, parent, workers, setup)
@@ -90,12 +93,13 @@ def serve(descriptor: int, parent: int) -> None:
         pass  # the parent is gone
     finally:
         for worker in workers:
-            _reap(worker)  # whoever waits for the server's end knows that all is gone
+            _reap(worker)
+        orphans.end(own)  # whoever waits for the server's end knows that all is gone
 
 
 def _answer(control: socket.socket, parent: int, workers: set[int], setup: Setup) -> None:
     while os.getppid() == parent:
-        if not select.select([control], [], [], LOOK_EVERY)[0]:
+        if not readable(control, LOOK_EVERY):
             continue
         message, descriptors, _, _ = socket.recv_fds(control, COMMAND.size, 1, socket.MSG_WAITALL)
         if len(message) < COMMAND.size:
@@ -121,6 +125,8 @@ def _fork(control: socket.socket, descriptor: int, setup: Setup) -> int:
         return worker
     try:
         _die_with(server)
+        os.setsid()  # a group of its own, with what its jobs start
+        orphans.adopt()  # a job's daemons stay below the worker, and become the server's children with its end
         control.close()
         if setup.memory is not None:
             _limit_memory(setup.memory)
@@ -134,9 +140,11 @@ def _fork(control: socket.socket, descriptor: int, setup: Setup) -> int:
 
 
 def _reap(worker: int) -> int:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(worker, signal.SIGKILL)  # nobody else waits for it, so that it cannot be another process by now
-    return os.waitpid(worker, 0)[1]
+    others = orphans.children()
+    orphans.kill_group(worker)
+    status = os.waitpid(worker, 0)[1]
+    orphans.end(others)  # what had left the worker's group is now the server's child
+    return status
 
 
 def _die_with(server: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import struct
 import time
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import socket
 
-__all__ = ["receive", "send"]
+__all__ = ["readable", "receive", "send"]
 
 _LENGTH = struct.Struct("!Q")
 _PIECE = 1 << 20
@@ -40,6 +41,13 @@ def receive(connection: socket.socket, until: float | None = None) -> bytes:
     """
     (length,) = _LENGTH.unpack(_exactly(connection, _LENGTH.size, until))
     return _exactly(connection, length, until)
+
+
+def readable(connection: socket.socket, seconds: float) -> bool:
+    """Whether there is something to read, or the end, within so many seconds."""
+    poll = select.poll()  # select() knows no descriptor above 1,023, of which a training process has many
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def _exactly(connection: socket.socket, count: int, until: float | None) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import select
 import signal
 import socket
 import subprocess
@@ -16,7 +15,7 @@ from multiprocessing.spawn import get_executable
 
 from flux_rewards.errors import ComputeError
 from flux_rewards.workers.fork_server import COMMAND, FORK, OUT_OF_MEMORY, REAP, REPLY, Reply, Setup
-from flux_rewards.workers.framing import receive, send
+from flux_rewards.workers.framing import readable, receive, send
 
 __all__ = ["Nursery", "Worker"]
 
@@ -48,7 +47,7 @@ class Worker:
 
     def is_alive(self) -> bool:
         """Whether it waits for a job; something to read without one is its end."""
-        return not select.select([self.connection], [], [], 0)[0]
+        return not readable(self.connection, 0)
 
     def interrupt(self) -> None:
         """Let whoever waits for its answer find it gone; from another thread."""

@@ -46,8 +46,10 @@ class KillablePool(Parametrised):
     there within milliseconds. The caller's main module is not run again in any of them.
 
     No process is left behind: not at the end of the program, not by `close` or by a pool that nobody holds any more,
-    and not when the caller's process is killed: the server sees its end and kills the workers. After a fork, and from a
-    pickle, it is a pool with workers of its own. Daemonic processes of `multiprocessing` may use it.
+    and not when the caller's process is killed: the server sees its end and kills the workers. A worker takes along
+    what its jobs started: its process group, and on Linux also what went into a session of its own or lost its parent.
+    Until then, what a job that ended well has started lives on. After a fork, and from a pickle, it is a pool with
+    workers of its own. Daemonic processes of `multiprocessing` may use it.
 
     Any number of threads may share a pool; their calls take turns, job by job.
 
@@ -166,6 +168,8 @@ class KillablePool(Parametrised):
                     future.set_result(batch.outcomes[0])  # type: ignore[arg-type]  # all are there
             except InvalidStateError:
                 pass  # cancelled
+            except BaseException:  # noqa: BLE001, S110  # of a callback that exits, say: the pool's thread goes on
+                pass
 
         batch = self._batch(function, [arguments], timeout, settled=settled)
         future.add_done_callback(lambda done: batch.fail(CancelledError()) if done.cancelled() else None)

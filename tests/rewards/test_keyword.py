@@ -39,6 +39,14 @@ from flux_rewards.rewards.text.words import Keywords
         ("straße", "DIE STRAßE", True),
         ("é", "café", False),
         ("cafe", "cafe\u0301", False),  # é in two code points
+        ("s", "cafe\u0301s", False),  # nor does a word begin behind it
+        ("cafe\u0301", "ein cafe\u0301.", True),
+        ("cafe\u0301", "cafe\u0301s", False),
+        ("क", "की", False),  # a letter and its vowel sign
+        ("की", "राम की किताब", True),
+        ("की", "कीमत", False),
+        ("cat", "\u2764\ufe0fcat", True),  # the selector belongs to the heart
+        ("cat", "ที่cat", True),
         ("🙂", "ok🙂ok", True),
         ("cat", "", False),
     ],
@@ -52,6 +60,12 @@ def test_every_occurrence_has_a_span() -> None:
     """Overlapping ones too, in characters of the text as it is."""
     text = "İ Ha ha HA cat"  # lower-casing its first letter would make two of it
     assert list(Keywords(["ha ha", "cat"], ignore_case=True).spans(text)) == [(2, 7), (5, 10), (11, 14)]
+
+
+def test_the_first_occurrence_of_each() -> None:
+    """The first whole one: not that within a word."""
+    found = Keywords(["cat", "ha"], ignore_case=True).spans("cats cat ha cat ha", first_only=True)
+    assert list(found) == [(5, 8), (9, 11)]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """LanguageReward: texts in languages that nobody would mistake, mixed in known proportions."""
 
+import re
 import subprocess
 import sys
 import threading
@@ -12,7 +13,8 @@ import pytest
 from flux_rewards import ConfigError, InputError, MissingDependencyError, Sample
 from flux_rewards.rewards.text import language
 from flux_rewards.rewards.text.language import LanguageReward
-from flux_rewards.rewards.text.language_parts import letters_in, parts_of
+from flux_rewards.rewards.text.language_parts import parts_of
+from flux_rewards.rewards.text.language_prose import letters_in, prose_of
 from flux_rewards.testing import reward_checks
 
 pytest.importorskip("lingua")
@@ -71,8 +73,8 @@ def test_mixtures(text: str, wanted: str, expected: float) -> None:
     [
         "```python\nfor number in numbers:\n    print('the answer is', number)\n```",
         "`the_answer_is_the_number`",
-        "```\nthis block is never closed and goes on",
-        r"\[ \text{the answer is that number} \]",
+        "```python\nimport numpy as np  # the usual name\n```",
+        r"\[ \text{the answer} = x \]",
         r"$$ the = answer + is $$",
         r"\begin{align} the answer &= is \end{align}",
         "$the=answer$",
@@ -90,7 +92,114 @@ def test_what_is_in_no_language_is_left_out(left_out: str) -> None:
 
 def test_prices_are_no_formula() -> None:
     """Nothing between two dollar signs of prices is lost."""
-    assert [letters_in(part) for part in parts_of("I paid $5 and $6 for the two books.")] == [22]
+    prose = prose_of("I paid $5 and $6 for the two books.")
+    assert [letters_in(part) for part in parts_of(prose.text)] == [22]
+    assert prose.left_out == 0
+
+
+@pytest.mark.parametrize(
+    "opening", ["$$", r"\(", r"\[", "```", "````", "~~~", r"\begin{align}", "`", "$", "<a ", "<|", r"\boxed{"]
+)
+@pytest.mark.parametrize("other", ["zh", "de"])
+def test_an_opening_delimiter_hides_nothing(opening: str, other: str) -> None:
+    """All that follows is judged as if it were not there, but for the letters of its own name."""
+    said, hidden = TEXTS["en"], TEXTS[other] * 3
+    assert score(f"{said} {opening}{hidden}", "en") == pytest.approx(score(f"{said} {hidden}", "en"), abs=0.05)
+    assert score(f"{said} {opening}{hidden}", "en") < 0.5
+
+
+@pytest.mark.parametrize(
+    "hiding",
+    [
+        "```\n{}\n```",
+        "$${}$$",
+        r"\[ \text{{{}}} \]",
+        "`{}`",
+        "${}$",
+        r"\begin{{x}}{}\end{{x}}",
+        "<a {}>",
+        "<a href='{}'>",
+    ],
+)
+@pytest.mark.parametrize("other", ["zh", "de"])
+def test_a_sentence_between_two_delimiters_is_judged(hiding: str, other: str) -> None:
+    """One in another script, or of five words in a row."""
+    sentence = {"zh": "因为二加三等于五所以答案是五", "de": "Die Antwort auf diese Frage ist also drei"}[other]
+    said = TEXTS["en"]
+    open_to_all = score(f"{said} {sentence}", "en")
+    assert open_to_all < 0.9
+    assert score(f"{said} {hiding.format(sentence)}", "en") == pytest.approx(open_to_all, abs=0.05)
+
+
+LONG = re.findall(
+    r"\w+",
+    "Zuerst addieren wir die beiden Zahlen und erhalten dadurch eine Zwischensumme danach ziehen wir von dieser jenen "
+    "Betrag ab welchen Anna bereits ausgegeben hatte schliesslich teilen wir alles durch vier weil genau so viele "
+    "Freunde gemeinsam bezahlen wollten",
+)
+
+
+@pytest.mark.parametrize(
+    "hiding",
+    [
+        "https://{}",
+        "{}@ist.de",
+        "${}$",
+        "`{}`",
+        "\\{}",
+        "<{}>",
+        "<a b='{}'>",
+        "\\boxed{{{}}}",
+        "$$ {}\n$$",
+        "```\n{}\n```",
+    ],
+)
+def test_what_is_left_out_is_bounded(hiding: str) -> None:
+    """A whole answer, a word at a time: more letters than the rest has, and in words that are all different."""
+    assert letters_in(" ".join(LONG)) > 190
+    said = "So it is three then."
+    batch = LanguageReward("en", languages=LANGUAGES)(
+        response=[f"{said} {' '.join(map(hiding.format, words))}" for words in (LONG, LONG[:6])]
+    )
+    assert batch.rewards[0] < 0.3
+    assert batch.metadata[0]["left_out"] == 0.0
+    assert batch.rewards[1] == 1.0  # a few are what formulas and addresses are made of
+    assert batch.metadata[1]["left_out"] > 0.5
+
+
+def test_how_much_is_left_out_is_noted() -> None:
+    """As a share of all letters."""
+    batch = LanguageReward("en", languages=LANGUAGES)(response=["So it is three. " + "$x + y$ `and_that`"])
+    assert batch.metadata[0]["left_out"] == 9 / 20
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "`",
+        "``` ",
+        "$$ ",
+        "$a",
+        r"\[ ",
+        r"\begin{a}",
+        r"\boxed{",
+        "<a b=",
+        "<a ",
+        "a@",
+        "a.",
+        "http",
+        "word ",
+        "猫",
+        "1",
+        "(",
+        "-",
+        "~~~~",
+    ],
+)
+def test_any_text_takes_time_that_grows_with_its_length(piece: str) -> None:
+    """Delimiters that are never closed, a hundred thousand characters of them: if not, this would take minutes."""
+    text = piece * (100_000 // len(piece))
+    assert prose_of(text).left_out <= len(text)
 
 
 def test_names_in_another_alphabet_are_no_language() -> None:
@@ -130,7 +239,7 @@ def test_the_language_of_the_prompt() -> None:
     ]
     batch = LanguageReward(languages=LANGUAGES)(prompt=prompts, response=[TEXTS["de"]] * 3)
     np.testing.assert_array_equal(batch.rewards, [1.0, 0.0, np.nan])
-    assert batch.metadata[0] == {"wanted": "de", "letters": {"de": alphabetic(TEXTS["de"])}}
+    assert batch.metadata[0] == {"wanted": "de", "letters": {"de": alphabetic(TEXTS["de"])}, "left_out": 0.0}
 
 
 def test_the_language_in_the_metadata() -> None:

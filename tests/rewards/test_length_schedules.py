@@ -112,6 +112,30 @@ def test_group_length_goes_by_groups() -> None:
     assert GroupLength(CORRECT).scope == "group"
 
 
+# Eleven words in forty tokens, and twenty-one words without tokens: in one unit the first is the shorter.
+MIXED = [
+    Sample("q", "word " * 11, token_ids=[7] * 40, metadata={"right": 1.0}),
+    Sample("q", "word " * 21, metadata={"right": 1.0}),
+]
+
+
+def test_a_group_is_counted_in_one_unit() -> None:
+    """Words, where any of its samples has no tokens; another group, with tokens, is not concerned."""
+    other = [Sample("r", "word", token_ids=[7] * length, metadata={"right": 1.0}) for length in (5, 3)]
+    assert GroupLength(CORRECT)([*MIXED, *other]).rewards.tolist() == [0.5, -0.5, -0.5, 0.5]
+
+
+def test_the_cosine_refuses_a_group_in_two_units() -> None:
+    """By name, and only the sample that lacks its tokens; samples of other prompts may be in words."""
+    other = Sample("r", "word " * 50, metadata={"right": 1.0})
+    with pytest.raises(InputError, match=r"sample 1, field 'token_ids'.*as other samples of the group have them"):
+        CosineLength(CORRECT, 100)(MIXED)
+    batch = MaskErrors(CosineLength(CORRECT, 100), max_failure_rate=1.0)([*MIXED, other])
+    assert list(batch.errors) == [1]
+    assert batch.rewards[2] == pytest.approx(0.75)
+    assert CosineLength(CORRECT, 100, unit="words")(MIXED).errors == {}
+
+
 @pytest.mark.parametrize(
     ("parameters", "length", "expected"),
     [

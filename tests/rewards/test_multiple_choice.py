@@ -16,6 +16,9 @@ from flux_rewards.rewards.text.multiple_choice import MultipleChoice
         ("A or B", {"answer": None, "why": "no answer"}),
         ("The answer is A or B", {"answer": None, "why": "ambiguous"}),
         ("The answer is (A), (B)", {"answer": None, "why": "ambiguous"}),
+        ("(A) red (B) blue", {"answer": None, "why": "ambiguous"}),
+        ("A\nB", {"answer": None, "why": "ambiguous"}),
+        ("<think>The answer is B", {"answer": None, "why": "no answer"}),
         ("", {"answer": None, "why": "no answer"}),
     ],
 )
@@ -34,6 +37,7 @@ def test_what_was_read_is_noted(response: str, expected: dict[str, Any]) -> None
         "<answer>\n({})\n</answer>",
         "Well.\n\n{}", "Well.\n{}) something", "The correct option is ({})", "So it is ({}).", "答案\uff1a{}",
         "The answer is option {}.", "Answer:\n{}", "[{}]",
+        "I choose {}.", "{} is correct", "\u6545\u9009{}", "<think>A or B?</think>{}",
     ],
 )  # fmt: skip
 def test_every_label_in_every_form(label: str, form: str) -> None:

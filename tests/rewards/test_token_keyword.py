@@ -55,6 +55,15 @@ def test_each_occurrence_counts() -> None:
     assert list(row.token_rewards) == [1.0, 0.0, 1.0]
 
 
+def test_a_repetition_earns_nothing_where_asked() -> None:
+    """The first of each good keyword is paid; bad ones count each time."""
+    reward = TokenKeywordReward(["ja", "doch"], ["hm"], occurrences="first")
+    row = reward([sample("ja ja hm doch hm ja", [(0, 2), (2, 5), (5, 8), (8, 13), (13, 16), (16, 19)])])[0]
+    assert row.token_rewards is not None
+    assert list(row.token_rewards) == [1.0, 0.0, -1.0, 1.0, -1.0, 0.0]
+    assert row.reward == 0.0
+
+
 def test_offsets_count_characters() -> None:
     """Not bytes, also where a letter has no lower case of the same length."""
     row = TokenKeywordReward(["猫"])([sample("İ🙂小猫", [(0, 1), (1, 2), (2, 3), (3, 4)])])[0]
@@ -130,6 +139,7 @@ def test_bounds(parameters: dict[str, Any], bounds: tuple[float, float]) -> None
     [
         ({}, "at least one keyword"),
         ({"good": ["a"], "bad": ["a"]}, "'a' is in good and in bad"),
+        ({"good": ["a"], "occurrences": "once"}, "occurrences must be one of all, first, found 'once'"),
         ({"good": ["a"], "good_weight": "1"}, "good_weight must be a finite number, found '1'"),
     ],
 )

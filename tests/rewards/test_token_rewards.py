@@ -54,6 +54,9 @@ def dense(batch: Any, row: int = 0) -> list[float]:
         ({"pattern": "(?m)^b"}, "b\nb", [1, 0, 1]),
         ({"pattern": "猫"}, "小猫🙂", [0, 1, 0]),
         ({"pattern": "z"}, "ab", [0, 0]),
+        ({"pattern": "[0-9]+", "occurrences": "first"}, "a12b34", [0, 1, 1, 0, 0, 0]),
+        ({"pattern": "x*", "occurrences": "first"}, "axxbx", [0, 1, 1, 0, 0]),  # the empty one before a is none
+        ({"pattern": "=(?P<n>[0-9])?", "group": "n", "occurrences": "first"}, "=a=1=2", [0, 0, 0, 1, 0, 0]),
     ],
 )
 def test_regex(parameters: dict[str, Any], text: str, expected: list[float]) -> None:

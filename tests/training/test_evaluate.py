@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from flux_rewards import (
+    Cached,
     CompositeReward,
     ComputeError,
     FunctionReward,
     GroupRank,
     InputError,
+    MaskErrors,
+    Product,
+    Retry,
+    RewardBatch,
     RewardFunction,
     RewardOutput,
     Sample,
     Scale,
 )
+from flux_rewards.combinator import UnaryCombinator
 from flux_rewards.errors import ConfigError
+from flux_rewards.rewards.learned.ensemble import EnsembleReward
+from flux_rewards.training.calibrated import Calibrated
 from flux_rewards.training.evaluate import evaluate_preferences
-from flux_rewards.training.evaluate_report import section_scores
+from flux_rewards.training.evaluate_report import PreferenceReport, section_scores
 from flux_rewards.training.evaluate_scores import score_pairs
-from flux_rewards.training.evaluate_statistics import Resampling, accuracy_of
+from flux_rewards.training.evaluate_statistics import Accuracy, Resampling, accuracy_of
 from flux_rewards.training.preferences import PreferencePair
 
 
@@ -88,7 +97,9 @@ def test_a_table_worked_by_hand() -> None:
     assert report.longer_wins is not None
     assert (report.longer_wins.wins, report.longer_wins.ties, report.longer_wins.losses) == (2, 1, 2)
     lengths = [len(str(one.chosen)) - len(str(one.rejected)) for one in TABLE]
-    assert report.length_correlation == pytest.approx(np.corrcoef([2, 0, -1, 4, 1], lengths)[0, 1])
+    margins = [2, 0, -1, 4, 1]
+    both = [[*values, *(-value for value in values)] for values in (margins, lengths)]  # either order of each pair
+    assert report.length_correlation == pytest.approx(np.corrcoef(*both)[0, 1])
 
 
 def test_the_interval_of_few_prompts_is_that_of_all_draws() -> None:
@@ -116,6 +127,15 @@ def test_the_interval_of_a_sure_thing(sign: float) -> None:
     # Clopper and Pearson: the chance of four in four is 2.5 % at the bound.
     bound, end = (low, high) if sign > 0 else (1 - high, 1 - low)
     assert [bound**4, end] == pytest.approx([0.025, 1.0])
+
+
+def test_what_is_nothing_but_length() -> None:
+    """Correlates with length though all chosen answers are longer by the same; and all ties have no interval."""
+    pairs = [pair(f"p{number}", "x" * (number + 6), "x" * number) for number in range(1, 9)]
+    report = evaluate_preferences(FunctionReward(lambda sample: len(sample.response)), pairs)
+    assert report.length_correlation == pytest.approx(1.0)
+    ties = evaluate_preferences(FunctionReward(lambda _: 1.0), pairs)
+    assert (ties.accuracy.half, ties.accuracy.half_interval, ties.length_correlation) == (0.5, None, None)
 
 
 def test_one_prompt_has_no_interval() -> None:
@@ -229,6 +249,53 @@ def test_parts_cost_no_calls() -> None:
     assert report.parts["same"].accuracy == report.accuracy
     assert (report.parts["other"].accuracy.wins, report.parts["other"].accuracy.losses) == (1, 3)
     assert set(report.parts["other"].subsets) == {"easy", "hard"}
+
+
+class Ours(UnaryCombinator):
+    """A fold of somebody's own, with a name of its own for its part."""
+
+    def combine(self, batches: Sequence[RewardBatch], samples: Sequence[Sample]) -> RewardBatch:
+        return replace(batches[0], parts={"mine": batches[0]})
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda cost: CompositeReward([(cost, -1.0)]),
+        lambda cost: MaskErrors(CompositeReward([(cost, -1.0)])),
+        lambda cost: Cached(CompositeReward({"named": (cost, -1.0)})),
+        lambda cost: EnsembleReward([cost, Fewer(name="again")]),
+        lambda cost: MaskErrors(EnsembleReward({"one": cost, "other": cost})),
+        lambda cost: Product({"minus": FunctionReward(lambda _: -1.0), "cost": cost}),
+        lambda cost: Calibrated(cost, slope=-1.0),
+        lambda cost: Scale(cost, factor=-2.0),
+        lambda cost: Scale(MaskErrors(CompositeReward([(Retry(cost), 1.0)])), factor=-2.0),
+        Ours,
+    ],
+)
+def test_parts_of_which_less_is_better(wrapped: Callable[[RewardFunction], RewardFunction]) -> None:
+    """Whatever folds or wraps a cost, the cost's own part is right where the cost alone is."""
+    expected = evaluate_preferences(Fewer(), TABLE).accuracy
+    assert (expected.wins, expected.losses) == (3, 1)
+
+    def of_leaves(report: PreferenceReport) -> list[Accuracy]:
+        below = [found for part in report.parts.values() for found in of_leaves(part)]
+        return below or ([] if report.reward == "minus" else [report.accuracy])
+
+    report = evaluate_preferences(wrapped(Fewer()), TABLE)
+    assert report.parts
+    assert {*of_leaves(report)} == {expected}
+
+
+def test_prompts_that_are_unknown_are_not_counted() -> None:
+    """Answers are no prompts: the report says how many pairs have none."""
+    pairs = [PreferencePair(None, "2", f"1 {number}") for number in range(3)]
+    report = evaluate_preferences(Stated(), pairs)
+    assert (report.prompts, report.without_prompt) == (0, 3)
+    assert str(report).startswith("Stated: 3 of 3 pairs, prompts unknown (")
+    assert report.to_dict()["prompts"] is None
+    mixed = evaluate_preferences(Stated(), [*pairs, *TABLE])
+    assert "8 of 8 pairs, 3 prompts and 3 unknown (" in str(mixed)
 
 
 def test_batches_make_no_difference() -> None:

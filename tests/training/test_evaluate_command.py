@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from flux_rewards.cli.app import app
+from flux_rewards.cli.evaluate import evaluate_file
 from flux_rewards.training.evaluate import evaluate_preferences
 from flux_rewards.training.sources import load_preferences
 
@@ -54,6 +55,18 @@ def test_several_rewards_are_their_sum(folder: Path) -> None:
     (text,) = outputs
     assert "part brief" in text
     assert "part words" in text
+
+
+def test_dialogues_that_are_one_text(folder: Path) -> None:
+    """The prompt ends where the command line says; without, prompts are unknown, and not counted."""
+    begin = [f"Q: {number}?\nA:" for number in (1, 1, 2)]
+    rows = [{"chosen": f"{asked} a b c d", "rejected": f"{asked} {at}"} for at, asked in enumerate(begin)]
+    Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    whole = evaluate_file(folder / "rewards.yaml", folder / "pairs.jsonl")
+    assert "3 of 3 pairs, prompts unknown" in str(whole)
+    cut = evaluate_file(folder / "rewards.yaml", folder / "pairs.jsonl", prompt_ends_with=r"\nA:")
+    assert "3 of 3 pairs, 2 prompts (" in str(cut)
+    assert (whole.accuracy.strict, cut.accuracy.strict) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize(

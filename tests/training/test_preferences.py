@@ -204,6 +204,28 @@ def test_a_split_keeps_a_key_together() -> None:
         assert not {key_of(pair, key) for pair in train} & {key_of(pair, key) for pair in held_out}
 
 
+def test_prompts_that_are_unknown(tmp_path: Path) -> None:
+    """They are no prompts to count, and stay unknown in what is made of the pairs; images to edit stand for one."""
+    data = PreferenceData([PreferencePair(None, "a", str(number)) for number in range(10)], no_prompts=True)
+    assert repr(data) == "<PreferenceData: 10 pairs, prompts unknown>"
+    train, test = data.split(0.3)
+    assert [repr(part) for part in (train, test)] == [
+        "<PreferenceData: 7 pairs, prompts unknown>",
+        "<PreferenceData: 3 pairs, prompts unknown>",
+    ]
+    assert train.no_prompts
+    assert test[:1].no_prompts
+    found = data.check()
+    assert (found.prompts, len(found.without_prompt)) == (0, 10)
+    assert "unknown" in str(found)
+    data.save(tmp_path / "pairs.jsonl")
+    again = load_preferences(tmp_path / "pairs.jsonl", columns={"prompt": None})
+    assert again == data
+    assert again.no_prompts
+    edits = PreferenceData([PreferencePair(None, "a", "b", shared={"condition_images": ["a.png"]}), *data[:2]])
+    assert repr(edits) == "<PreferenceData: 3 pairs of 1 prompts and 2 unknown>"
+
+
 @pytest.mark.parametrize("test", [0, 1, -0.5, 1.5, True, "0.1", float("nan")])
 def test_a_bad_share_is_refused(test: Any) -> None:
     """A share is in (0, 1)."""

@@ -45,6 +45,34 @@ def test_all_pairs_above_a_gap() -> None:
     assert (len(few), few.notes) == (3, {"pairs over max_pairs": 6})
 
 
+def test_a_gap_of_just_the_limit_counts() -> None:
+    """0.3 - 0.2 is less than 0.1 by rounding; pairs that are closer are counted."""
+    samples = [Sample("q", str(value), metadata={"value": value}) for value in (0.3, 0.2, 0.15)]
+    found = from_ratings(samples, "metadata.value", mode="all_pairs", min_gap=0.1)
+    assert sorted((pair.chosen, pair.rejected) for pair in found) == [("0.3", "0.15"), ("0.3", "0.2")]
+    assert found.notes == {"pairs closer than min_gap": 1}
+
+
+def test_lots_of_pairs_are_not_lots_of_answers() -> None:
+    """Of all pairs of an answer's group, those that are kept teach about more than one answer."""
+    samples = [Sample("q", f"a{value}", metadata={"value": value}) for value in range(8)]
+    for seed in range(5):
+        found = from_ratings(samples, "metadata.value", mode="all_pairs", max_pairs=5, seed=seed)
+        assert len(set.intersection(*({pair.chosen, pair.rejected} for pair in found))) == 0
+        again = from_ratings(samples[::-1], "metadata.value", mode="all_pairs", max_pairs=5, seed=seed)
+        assert [pair.chosen for pair in again] == [pair.chosen for pair in found]
+
+
+def test_ratings_of_a_csv_file(tmp_path: Path) -> None:
+    """All cells are text: numbers, true and false are read, and an empty one is no rating."""
+    file = tmp_path / "rated.csv"
+    file.write_text("prompt,response,stars,right\nq,a,4.5,True\nq,b,1,false\nq,c,,true\n")
+    stars = from_ratings(file, "stars")
+    assert [(pair.chosen, pair.rejected) for pair in stars] == [("a", "b")]
+    assert stars.notes == {"answers without a rating": 1}
+    assert {pair.rejected for pair in from_ratings(file, "right", mode="all_pairs")} == {"b"}
+
+
 def test_lots_break_ties_and_not_the_order_of_the_file() -> None:
     """Among equal ratings each answer has its turn over seeds, whatever stands first."""
     group = rated(1, 1, 1, 0)
@@ -93,7 +121,7 @@ def test_media_and_tokens_stay_samples() -> None:
     ("samples", "options", "message"),
     [
         ([], {}, "holds no samples"),
-        (rated("5"), {}, "sample 0: the rating must be a number"),
+        (rated("five"), {}, "sample 0: the rating must be a number"),
         (rated(1, float("nan")), {}, "sample 1: the rating is nan"),
         (
             rated(1),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flux_rewards import CompositeReward, GroupRank, InputError, RewardFunction, Sample
+from flux_rewards import CompositeReward, FunctionReward, GroupRank, InputError, RewardFunction, Sample
 from flux_rewards.errors import ConfigError
 from flux_rewards.training.preferences import PreferencePair
 from flux_rewards.training.select import rank_responses, select_uncertain
@@ -126,3 +126,13 @@ def test_bad_requests(reward: Any, candidates: Any, options: Any, error: type[Ex
     """Each is an error that says what is missing."""
     with pytest.raises(error, match=message):
         select_uncertain(reward, candidates, **{"k": 1, **options})
+
+
+def test_one_label_is_enough() -> None:
+    """Samples that repeat make pairs that do: one of them is selected, in whichever order."""
+    samples = [Sample("q", text) for text in ("one", "one two", "one two three")]
+    reward = FunctionReward(lambda sample: len(sample.response.split()) ** 2)
+    once = select_uncertain(reward, samples, 9)
+    twice = select_uncertain(reward, [*samples, *samples[::-1]], 9)
+    assert [found.value for found in twice] == [found.value for found in once]
+    assert len(once) == 3

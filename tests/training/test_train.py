@@ -26,6 +26,7 @@ from flux_rewards.models.weights import read_tensors
 from flux_rewards.training.preferences import PreferencePair
 from flux_rewards.training.preferences_data import PreferenceData
 from flux_rewards.training.settings import LoraSettings, TrainingSettings
+from flux_rewards.training.sources import load_preferences
 from flux_rewards.training.train import TrainedRewardModel, train_reward_model
 from flux_rewards.training.train_aspects import train_aspects
 from flux_rewards.training.train_state import import_trainer
@@ -232,6 +233,38 @@ def test_pairs_that_are_too_long_are_counted(tmp_path: Path, how: str, kept: int
     assert (told["trained_on"], told["too_long"], told["cut"]) == (kept, too_long, cut)
 
 
+def test_what_is_left_out_is_said(tmp_path: Path) -> None:
+    """In the printed line and the card; a warning where it is much."""
+    long = [PreferencePair(f"which w{number} ?", "good " * 40, "w1") for number in range(8)]
+    odd = [PreferencePair("which w1 ?", "yyy", "xxx")]  # both are unknown words
+    spoken = [PreferencePair(f"</s> </s> which w{number} ?", "good", "w1") for number in range(30)]
+    data = PreferenceData([*tiny.pairs(8), *long, *odd, *spoken])
+    with pytest.warns(UserWarning, match="pairs are left out|control tokens") as caught:
+        found = train(tmp_path / "model", data, settings=replace(SHORT, max_steps=1, max_length=32))
+    said = [str(one.message) for one in caught]
+    assert said[0].startswith("9 of 47 pairs are left out: 8 are longer than max_length=32, 1 have the same tokens")
+    assert "the texts hold 120 control tokens" in said[1]
+    assert "obey_control_tokens=True" in said[1]
+    line = "38 pairs (8 too long, left out, 1 the same as tokens, left out, 120 control tokens made plain text), 1 st"
+    assert line in str(found)
+    card = (found.path / "README.md").read_text()
+    assert "| left out as too long | 8 |" in card
+    assert "| control tokens made plain text | 120 |" in card
+
+
+def test_one_update_is_one(tmp_path: Path) -> None:
+    """A warm-up of a single update would have a learning rate of 0 and train nothing."""
+    torch.manual_seed(0)
+    model = library.LlamaForSequenceClassification(tiny.config(num_labels=1))
+    before = model.score.weight.clone()
+    words = tiny.tokenizer()
+    found = train_reward_model(
+        model, tiny.pairs(8), None, tmp_path / "model", replace(SHORT, max_steps=None), tokenizer=words
+    )
+    assert found.run.steps == 1
+    assert not torch.equal(weights(found.path)["score.weight"], before)
+
+
 @pytest.mark.parametrize(
     ("pairs", "settings", "said"),
     [
@@ -239,7 +272,7 @@ def test_pairs_that_are_too_long_are_counted(tmp_path: Path, how: str, kept: int
         ([PreferencePair("q", "a", "a")], {}, "same text on both sides"),
         ([PreferencePair("q", "good " * 40, "w1")], {"long_pairs": "error", "max_length": 32}, "pairs 0 is .* longer"),
         ([PreferencePair("q", "good " * 40, "w1")], {"max_length": 32}, "raise max_length"),
-        ([PreferencePair("q", "a", "b", margin=1.0), PreferencePair("r", "a", "b")], {}, "1 of 2 pairs have a margin"),
+        ([PreferencePair("q", "w1", "w2", margin=1.0), PreferencePair("r", "w1", "w2")], {}, "2 pairs have a margin"),
         ([PreferencePair(None, "a", "b"), PreferencePair("r", "a", "b")], {}, "1 of 2 pairs have no prompt"),
         ([PreferencePair("q", Sample(image="a.png"), Sample(image="b.png"))], {}, "images or videos"),
     ],
@@ -253,11 +286,81 @@ def test_pairs_that_cannot_be_learned_from(
 
 
 def test_answers_without_prompts(tmp_path: Path) -> None:
-    """Whole texts, as in dialogues: a format without a prompt is chosen, and the reward asks for none."""
-    pairs = PreferenceData(PreferencePair(None, pair.chosen, pair.rejected) for pair in tiny.pairs(40))
+    """Told that there are none: a format without a prompt is chosen, and what the accuracy cannot know is said."""
+    rows = [{"chosen": pair.chosen, "rejected": pair.rejected} for pair in tiny.pairs(40)]
+    pairs = load_preferences(rows, columns={"prompt": None})
     found = train(tmp_path / "model", pairs, settings=replace(SHORT, max_steps=1, held_out=0.1))
     assert found.format.template == "{response}{eos_token}"
     assert len(found.reward(device="cpu")(response=["good w1", "w2"]).rewards) == 2
+    assert "on 4 held-out pairs, prompts unknown (chance" in str(found)
+    assert found.facts["pairs"]["held_out_prompts_trained_on"] is None
+    assert found.facts["held_out"]["prompts"] is None
+    card = (found.path / "README.md").read_text()
+    assert "On 4 pairs, prompts unknown." in card
+    assert "what was asked may have been trained on, too" in card
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"question": "2?", "id": 3}, r"They may be in the column 'question': columns=\{'prompt': 'question'\}"),
+        ({"instruction": "Add.", "input": "2"}, r"column 'instruction' \(or 'input'\).*--column prompt=instruction"),
+        ({"id": 3}, r"Say which column holds it"),
+        (
+            {"chosen": "\n\nHuman: 2?\n\nAssistant: 2", "rejected": "\n\nHuman: 2?\n\nAssistant: 3"},
+            r"--prompt-ends-with '\\n\\nAssistant:'",
+        ),
+    ],
+)
+def test_prompts_that_were_not_found(tmp_path: Path, row: dict[str, Any], said: str) -> None:
+    """A column of another name is no reason to learn without prompts: it is named, and nothing is trained."""
+    rows = [{"chosen": "good w1", "rejected": "w2", **row}] * 3
+    for held_out in (None, [PreferencePair("q", "a", "b")]):
+        with pytest.raises(InputError, match=f"^3 of 3 pairs have no prompt .*{said}"):
+            train(tmp_path / "model", load_preferences(rows), held_out and PreferenceData(held_out), SHORT)
+    with pytest.raises(InputError, match=r"^3 of 3 eval_pairs have no prompt"):
+        train(tmp_path / "model", tiny.pairs(3), load_preferences(rows), SHORT)
+    assert not (tmp_path / "model").exists()
+
+
+def test_held_out_pairs_are_read_before_the_training(tmp_path: Path) -> None:
+    """What the format has no place for is found at once, and not after hours; margins are none of the measurement's."""
+    asked = [{"role": role, "content": "which w1 ?"} for role in ("user", "assistant", "user")]
+    talk = PreferencePair(asked, [{"role": "assistant", "content": "w1"}], [{"role": "assistant", "content": "w2"}])
+    with pytest.raises(InputError, match=r"held-out pairs 0, chosen: .*conversation"):
+        train(tmp_path / "model", tiny.pairs(16), PreferenceData([talk]), SHORT)
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_broken_off_in_the_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: bool) -> None:
+    """The training is not lost: going on measures the same weights, and leaves what an unbroken run leaves."""
+    settings = replace(QUICK, max_steps=4, keep_checkpoints=keep)
+    folder, pairs = tmp_path / "model", tiny.pairs(64)
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("flux_rewards.training.train.held_out_accuracy", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(folder, pairs, settings=settings)
+    before = weights(folder)
+    with pytest.raises(ConfigError, match="measurement was broken off; set resume"):
+        train(folder, pairs, settings=settings)
+    with pytest.raises(ConfigError, match="another model, other pairs or other settings"):
+        train(folder, pairs, settings=replace(settings, learning_rate=1e-3), resume=True)
+    found = train(folder, pairs, settings=settings, resume=True)
+    assert (found.run.steps, found.run.resumed_at, len(found.run.log)) == (4, 4, 5)
+    assert all(torch.equal(before[name], tensor) for name, tensor in weights(folder).items())
+    assert found.held_out is not None
+    assert json.loads((folder / "reward_model.json").read_text())["training"]["held_out"] == found.held_out.to_dict()
+    assert f"{found.accuracy:.3f}" in (folder / "README.md").read_text()
+    assert (folder / "checkpoints").exists() is keep
+    log = [json.loads(line) for line in (folder / "training_log.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in log if "loss" in entry] == [1, 2, 3, 4]
+    with pytest.raises(ConfigError, match="holds a trained model"):
+        train(folder, pairs, settings=settings, resume=True)
 
 
 @pytest.mark.slow
@@ -277,6 +380,7 @@ def test_going_on_after_an_end(tmp_path: Path) -> None:
         train(tmp_path / "broken", pairs, settings=replace(settings, weight_decay=0.1), resume=True)
     resumed = train(tmp_path / "broken", pairs, settings=settings, resume=True)
     assert (resumed.run.resumed_at, resumed.run.steps) == (3, 6)
+    assert resumed.run.loss == pytest.approx(whole.run.loss)  # of all steps, not of those since the break
     first, second = weights(whole.path), weights(resumed.path)
     assert all(torch.equal(first[name], second[name]) for name in first)
 

@@ -86,6 +86,10 @@ def test_the_format_that_suits(kind: str, chat: bool, prompts: bool, template: s
     words = tiny.tokenizer(kind, chat=chat)
     found = format_for(TrainingSettings(), pairs, words, 64, encoder=kind == "bert")
     assert found == TextFormat(template, 64)
+    asked = TrainingSettings(max_length=1024)  # which is refused as any other length is
+    with pytest.raises(ConfigError, match="max_length is 1024, and the model reads 64"):
+        format_for(asked, pairs, words, 64, encoder=False)
+    assert format_for(TrainingSettings(), pairs, words, None, encoder=False).max_length == 1024
     assert format_for(TrainingSettings(max_length=32), pairs, words, 64, encoder=False).max_length == 32
     with pytest.raises(ConfigError, match="the model reads 64 tokens at most"):
         format_for(TrainingSettings(max_length=65), pairs, words, 64, encoder=False)

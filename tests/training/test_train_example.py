@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import json
 import re
 import subprocess
 import sys
@@ -87,73 +87,73 @@ def test_wrong_commands(tmp_path: Path, arguments: list[str], said: str) -> None
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("row", "arguments", "said"),
+    [
+        ({"question": "2?"}, [], "--column prompt=question"),
+        ({"question": "2?"}, ["--column", "prompt=questions"], "did you mean 'question'"),
+        ({}, ["--prompt-ends-with", r"\nA:"], "is not in what both texts begin with"),
+        ({"question": "2?"}, ["--column", "prompt=question"], "neither a path that exists"),
+        ({"prompt": '[{"role": "user", "content": "2?"}]'}, [], "json_columns=['prompt', ...]"),
+        ({"prompt": '["2?"]'}, ["--json-column", "prompt"], "message 0 must be a mapping"),
+        ({"question": "2?"}, ["--column", "prompt="], "neither a path that exists"),
+        ({"chosen": "Q: 2?\nA: 2", "rejected": "Q: 2?\nA: 3"}, ["--prompt-ends-with", r"\nA:"], "neither a path"),
+    ],
+)
+def test_prompts_must_be_found(tmp_path: Path, row: dict[str, str], arguments: list[str], said: str) -> None:
+    """Without them the command ends with what to do; with them, or told that there are none, it looks for the model."""
+    rows = [{"chosen": "good w1", "rejected": "w2", **row} for _ in range(4)]
+    texts = [
+        json.dumps(one).replace("2?", f"{number}?").replace("w1", f"w1{number}") for number, one in enumerate(rows)
+    ]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("\n".join(texts))
+    options = ["--out", str(tmp_path / "out"), "--set", "device=cpu", *arguments]
+    done = CliRunner().invoke(app, ["train", "neither path nor id", str(file), *options])
+    assert done.exit_code == 1, done.output
+    assert said in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 _SCRIPT = """
-import sys
+import json, sys
 sys.path.insert(0, sys.argv[1])
 import tiny_training as tiny
-from hub import Hub
-from flux_rewards.training.settings import TrainingSettings
+from flux_rewards.training.settings import LoraSettings, TrainingSettings
 from flux_rewards.training.train import train_reward_model
 
-settings = TrainingSettings(learning_rate=5e-3, batch_size=8, max_steps=3, device="cpu")
-found = train_reward_model(tiny.config(), tiny.pairs(60), None, sys.argv[2], settings, tokenizer=tiny.tokenizer())
+settings = TrainingSettings(learning_rate=5e-3, batch_size=8, max_steps=3, device="cpu", lora=LoraSettings(rank=2))
+found = train_reward_model("org/model", tiny.pairs(60), None, sys.argv[2], settings, revision="main")
+if found.run.main:
+    config = json.loads((found.path / "adapter_config.json").read_text())
+    print(config["base_model_name_or_path"], config["revision"], found.facts["base_model"])
 print("main" if found.run.main else "other", found.held_out is not None, flush=True)
 """
 
 
 @pytest.mark.slow
-def test_two_processes(tmp_path: Path) -> None:
-    """Started by torch's launcher, as `accelerate launch` does: both train, one measures and writes."""
-    script = tmp_path / "script.py"
-    script.write_text(_SCRIPT)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*launcher, str(script), str(Path(tiny.__file__).parent), str(tmp_path / "model")],
-        capture_output=True,
-        text=True,
-        timeout=170,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    assert sorted(done.stdout.split("\n")[:2]) == ["main True", "other False"]
-    assert (tmp_path / "model" / "README.md").is_file()
+def test_two_processes_with_a_model_of_the_hub(tmp_path: Path) -> None:
+    """Started by torch's launcher, as `accelerate launch` does: both train, one measures and writes.
 
-
-_FROM_THE_HUB = """
-import json, sys
-sys.path.insert(0, sys.argv[1])
-import tiny_training as tiny
-from hub import Hub
-from flux_rewards.training.settings import LoraSettings, TrainingSettings
-from flux_rewards.training.train import train_reward_model
-
-settings = TrainingSettings(learning_rate=5e-3, max_steps=2, device="cpu", lora=LoraSettings(rank=2))
-found = train_reward_model("org/model", tiny.pairs(40), None, sys.argv[2], settings, revision="main")
-config = json.loads((found.path / "adapter_config.json").read_text())
-print(config["base_model_name_or_path"], config["revision"], found.facts["base_model"], found.held_out is not None)
-"""
-
-
-@pytest.mark.slow
-def test_an_adapter_of_a_model_of_the_hub(tmp_path: Path) -> None:
-    """It names its base by hub id and revision, not by a directory of this machine; and is scored so."""
+    The adapter names its base by hub id and revision, not by a directory of this machine; and is scored so.
+    """
     import transformers
 
-    base = tmp_path / "base"
+    base, script = tmp_path / "base", tmp_path / "script.py"
     transformers.LlamaForCausalLM(tiny.config()).save_pretrained(base)
     tiny.tokenizer().save_pretrained(base)
-    script = tmp_path / "script.py"
-    script.write_text(_FROM_THE_HUB)
+    script.write_text(_SCRIPT)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     with Hub() as hub:
         hub.add("org/model", {path.name: path.read_bytes() for path in base.iterdir()})
         done = subprocess.run(
-            [sys.executable, str(script), str(Path(tiny.__file__).parent), str(tmp_path / "model")],
+            [*launcher, str(script), str(Path(tiny.__file__).parent), str(tmp_path / "model")],
             capture_output=True,
             text=True,
             timeout=170,
             check=False,
-            env=hub.environment(tmp_path / "cache"),
+            env={**hub.environment(tmp_path / "cache"), "OMP_NUM_THREADS": "1"},
         )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["org/model", "main", "org/model@main", "True"]
+    assert sorted(done.stdout.splitlines()) == ["main True", "org/model main org/model@main", "other False"]
+    assert (tmp_path / "model" / "README.md").is_file()

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -74,6 +75,29 @@ def fail(how: str) -> Any:
     return lambda: how
 
 
+class Exits:
+    """Ends the program that reads it."""
+
+    def __reduce__(self) -> Any:
+        return sys.exit, (3,)
+
+
+class UnreadableElsewhereError(Exception):
+    """An exception that can be read in the process that raised it, and in no other."""
+
+    def __init__(self, process: int) -> None:
+        super().__init__(process)
+        if process != os.getpid():
+            sys.exit(4)
+
+
+def bring_the_caller_down(how: str) -> Any:
+    """Gives, or raises, what exits when the caller reads it."""
+    if how == "returned":
+        return Exits()
+    raise UnreadableElsewhereError(os.getpid())
+
+
 def die(how: str) -> None:
     """Ends its process."""
     if how == "exit":
@@ -127,3 +151,28 @@ class Spread(RewardFunction):
         """Of one whole group."""
         lengths = [len(sample.response_text) for sample in samples]
         return [length - sum(lengths) / len(lengths) for length in lengths]
+
+
+def start_and_hang(how: str, path: str) -> None:
+    """Never ends, and has started a process."""
+    start(how, path, then_hang=True)
+
+
+def start(how: str, path: str, *, then_hang: bool) -> None:
+    """Starts a process that sleeps, and says which; then ends, or never does."""
+    if how == "fork":
+        child = os.fork()
+        if child == 0:
+            time.sleep(3600)
+            os._exit(0)
+    elif how == "daemon":  # a child of a child that has ended, in a session of its own
+        code = "import os, time\nif os.fork() == 0:\n os.setsid()\n print(os.getpid(), flush=True)\n time.sleep(3600)"
+        with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as between:
+            assert between.stdout is not None
+            child = int(between.stdout.readline())
+            between.stdout.close()
+    else:
+        child = subprocess.Popen(["/bin/sleep", "3600"], start_new_session=how == "session").pid
+    Path(path).write_text(str(child))
+    if then_hang:
+        time.sleep(3600)

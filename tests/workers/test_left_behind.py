@@ -1,5 +1,6 @@
 """No process is left behind, however the caller's process ends, and its program is not run again."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -7,7 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from workers.processes import children_of, left_after
+from workers import jobs
+from workers.processes import alive, children_of, left_after
+
+from flux_rewards.workers.pool import KillablePool
 
 TESTS = str(Path(__file__).parents[1])
 
@@ -68,6 +72,44 @@ def test_a_parent_that_is_killed_leaves_no_worker(tmp_path: Path, signal_number:
     process.communicate()
 
 
+@pytest.mark.parametrize("how", ["child", "fork", "session", "daemon"])
+@pytest.mark.parametrize("then_hang", [True, False])
+def test_what_a_job_started_ends_with_its_worker(tmp_path: Path, how: str, then_hang: bool) -> None:
+    """At the limit at once, else when the pool is closed: also what has a session of its own, or no parent any more."""
+    with KillablePool(1) as pool:
+        begun = tmp_path / "child"
+        job = functools.partial(jobs.start, then_hang=then_hang)
+        (outcome,) = pool.run(job, [(how, str(begun))], timeout=1.0 if then_hang else 60.0)
+        child = int(begun.read_text())
+        assert outcome.status == ("timed_out" if then_hang else "ok")
+        assert alive({child}) == (set() if then_hang else {child})
+        assert pool.run(jobs.square, [(3,)], timeout=60)[0].value == 9
+    assert alive({child}) == set()
+
+
+def test_a_parent_that_is_killed_leaves_nothing_that_a_job_started(tmp_path: Path) -> None:
+    """Neither in the worker's session nor in another."""
+    text = (
+        BEGIN
+        + """
+def hang(how, path):
+    pool.run(jobs.start_and_hang, [(how, path)], timeout=3600)
+for how, path in zip(("child", "session"), sys.argv[1:]):
+    threading.Thread(target=hang, args=(how, path), daemon=True).start()
+"""
+        + WAIT
+        + TELL
+        + "time.sleep(3600)\n"
+    )
+    process, began = program(tmp_path, text)
+    below = until_ready(process)
+    assert {int(path.read_text()) for path in began} < below
+    process.kill()
+    process.wait()
+    assert left_after(below) == set()
+    process.communicate()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "end",
@@ -103,6 +145,19 @@ def test_a_function_of_the_program_itself_is_refused(tmp_path: Path) -> None:
     told = process.communicate(timeout=60)[0].splitlines()[1]
     assert told.startswith("ConfigError")
     assert "in a module that can be imported" in told
+
+
+def test_a_program_with_many_open_files(tmp_path: Path) -> None:
+    """As of data loaders: descriptors above 1,023 are like any other."""
+    text = (
+        "import os, resource, sys\n"
+        "most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (2048, most))\n"
+        "kept = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]\n"
+    )
+    text += BEGIN + "print([pool.run(jobs.square, [(2,)], timeout=60)[0].value for _ in range(2)])\n"
+    process, _ = program(tmp_path, text)
+    assert process.communicate(timeout=60)[0].splitlines()[1:] == ["[4, 4]"]
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import asyncio
 import math
 import os
 import pickle
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -48,6 +49,8 @@ def test_values_come_in_order(pool: KillablePool) -> None:
         (jobs.fail, ("exception",), "error", ComputeError, "UnpicklableError: 1 and 2"),
         (jobs.fail, ("exit",), "error", ComputeError, "SystemExit: enough"),
         (jobs.fail, ("value",), "error", Exception, "pickle"),
+        (jobs.bring_the_caller_down, ("returned",), "error", ComputeError, "cannot be read here (SystemExit: 3)"),
+        (jobs.bring_the_caller_down, ("raised",), "error", ComputeError, "cannot be read here (SystemExit: 4)"),
     ],
 )
 def test_outcomes_are_told_apart(  # noqa: PLR0917
@@ -245,6 +248,20 @@ def test_a_cancelled_future_frees_its_worker() -> None:
         with pytest.raises(CancelledError):
             future.result()
         assert [outcome.value for outcome in pool.run(jobs.square, [(2,)], timeout=LONG)] == [4]
+
+
+def test_a_callback_that_exits_ends_no_pool() -> None:
+    """It runs in a thread of the pool, which goes on with other calls."""
+    with KillablePool(1) as pool:
+        told = threading.Event()
+
+        def leave(_: object) -> None:
+            told.set()
+            sys.exit(5)
+
+        pool.submit(jobs.nap, 0.2, timeout=LONG).add_done_callback(leave)
+        assert told.wait(LONG)
+        assert pool.run(jobs.square, [(3,)], timeout=LONG)[0].unwrap() == 9
 
 
 def test_closing_ends_calls_and_processes() -> None:

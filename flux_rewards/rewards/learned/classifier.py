@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flux_rewards.data import RewardOutput
@@ -15,6 +16,7 @@ from flux_rewards.validation import one_of
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from flux_rewards.data import Sample
     from flux_rewards.models.text_format import EncodedText
     from flux_rewards.models.text_models import TextModel
 
@@ -31,7 +33,8 @@ class ClassifierReward(SequenceReward):
         output: ``"probability"`` (softmax over the labels; sigmoid where there is one only, or they don't exclude one
             another), ``"logit"`` or ``"log_odds"``.
         template: What the model reads; see `TextFormat`. The response alone by default.
-        cut: Which side of a text that is too long is cut; the end by default, as transformers' pipeline does.
+        cut: Which side of a text that is too long is cut; None for what the model's own file says, else the end
+            (``"right"``), as transformers' pipeline does.
         **options: `model_revision`, `max_length`, `on_truncation`, `max_batch_tokens` (`TextModelReward`), `device`,
             `dtype` (`ModelReward`), and those of every reward (`RewardFunction`).
 
@@ -60,18 +63,17 @@ class ClassifierReward(SequenceReward):
         *,
         output: str = "probability",
         template: str = "{response}",
-        cut: str = "right",
+        cut: str | None = None,
         **options: Unpack[TextModelOptions],
     ) -> None:
         weights = weights_of(labels, self.name)
         if output == "probability":  # before the base rescales them
             self.bounds = (sum(min(w, 0.0) for w in weights.values()), sum(max(w, 0.0) for w in weights.values()))
-        form = TextFormat(template, cut=cut)
-        super().__init__(model_name_or_path, form, **options)
+        form = TextFormat(template, cut="right")
+        super().__init__(model_name_or_path, form, cut, **options)
         self.labels = labels
         self.output = one_of(output, "output", self.name, OUTPUTS)
         self.template = template
-        self.cut = cut
         self._weights = weights
 
     def open_model(self) -> TextModel:
@@ -81,6 +83,12 @@ class ClassifierReward(SequenceReward):
         if len(set(self._positions.values())) < len(self._positions):
             raise ConfigError(f"labels {list(self._weights)} name one label of {model.label} twice", reward=self.name)
         return model
+
+    def encode(self, model: TextModel, sample: Sample) -> EncodedText:
+        """The tokens of the text that is judged: of a conversation, the last message of the assistant."""
+        if not isinstance(sample.response, str):
+            sample = replace(sample, response=sample.response_text)
+        return super().encode(model, sample)
 
     def position(self, model: TextModel, label: str | int) -> int:
         """Where a label stands."""
@@ -138,7 +146,7 @@ class SentimentReward(ClassifierReward):
         label: str | int | None = None,
         output: str = "probability",
         template: str = "{response}",
-        cut: str = "right",
+        cut: str | None = None,
         **options: Unpack[TextModelOptions],
     ) -> None:
         positive = "positive" if label is None else label

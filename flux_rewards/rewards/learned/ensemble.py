@@ -33,8 +33,11 @@ class EnsembleReward(Combinator):
     |---|---|
     | ``"mean"`` | the mean of the members |
     | ``"median"`` | their median |
-    | ``"min"`` | the lowest: what the most critical member says |
+    | ``"min"`` | the least favourable: what the most critical member says |
     | ``"mean_minus_variance"`` | mean - `penalty` * variance: what they don't agree about counts less |
+
+    Where less is better (``higher_is_better=False``, for all members alike), the most critical member says the highest,
+    and the variance is added: disagreement never makes a sample look better.
 
     Reward models have a scale and an offset of their own: give `scales`, (mean, standard deviation) of each member on
     data that stay the same, and each is taken as ``(reward - mean) / deviation``; `measured` finds them. They are
@@ -106,6 +109,7 @@ class EnsembleReward(Combinator):
         if len({member.higher_is_better for member in members}) > 1:
             raise ConfigError("of some members more is better, and of others less; scale these by -1", reward=self.name)
         self.higher_is_better = members[0].higher_is_better
+        self._sign = 1.0 if self.higher_is_better else -1.0
         self.bounds = self._own_bounds()
 
     def _checked(self, scales: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -206,11 +210,13 @@ class EnsembleReward(Combinator):
         if self.aggregate == "mean":
             return self._mean(values, counts)
         if self.aggregate == "mean_minus_variance":
-            return self._mean(values, counts) - self.penalty * variance
+            return self._mean(values, counts) - self._sign * self.penalty * variance
         folded = np.full(values.shape[1], np.nan)
         known = counts > 0
-        fold = np.nanmedian if self.aggregate == "median" else np.nanmin
-        folded[known] = fold(values[:, known], axis=0)
+        if self.aggregate == "median":
+            folded[known] = np.nanmedian(values[:, known], axis=0)
+        else:
+            folded[known] = self._sign * np.nanmin(self._sign * values[:, known], axis=0)
         return folded
 
     def fold(self, scores: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -222,7 +228,7 @@ class EnsembleReward(Combinator):
         applies = ~values.isnan()
         counts = applies.sum(dim=0)
         if self.aggregate == "min":
-            folded = torch.where(applies, values, torch.inf).min(dim=0).values
+            folded = self._sign * torch.where(applies, self._sign * values, torch.inf).min(dim=0).values
         elif self.aggregate == "median":
             rising = torch.where(applies, values, torch.inf).sort(dim=0).values
             middle = torch.stack([(counts - 1).clamp(min=0) // 2, counts.clamp(max=len(scores) - 1) // 2])
@@ -232,7 +238,7 @@ class EnsembleReward(Combinator):
             folded = known.sum(dim=0) / counts
             if self.aggregate == "mean_minus_variance":
                 squares = torch.where(applies, known - folded, 0.0).square().sum(dim=0)
-                folded = folded - self.penalty * squares / torch.where(
+                folded = folded - self._sign * self.penalty * squares / torch.where(
                     counts > self.ddof, counts - self.ddof, torch.nan
                 )
         return torch.where(counts > 0, folded, torch.nan)

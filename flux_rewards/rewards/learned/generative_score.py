@@ -12,6 +12,8 @@ from flux_rewards.errors import ConfigError, InputError, brief
 from flux_rewards.models.control_tokens import control_tokens_of
 from flux_rewards.models.text_format import CHAT, EncodedText, TextFormat, lone_text
 from flux_rewards.models.text_models import CAUSAL, TextModel
+from flux_rewards.rewards.learned.direction import check_left_to_right
+from flux_rewards.rewards.learned.head import lone_token
 from flux_rewards.rewards.learned.text_model_reward import TextModelReward
 from flux_rewards.validation import checked_text, one_of, texts
 
@@ -60,7 +62,8 @@ class GenerativeScore(TextModelReward):
             `VQAScore`. Each one token, as `answer`.
         template: ``"chat"``: the question is a message of the user, put by the model's chat template; or a text with
             ``{question}``, such as ``"{question}"`` for a model that was not trained to chat.
-        chat_options: For the chat template.
+        chat_options: For the chat template. A model that thinks before it answers (Qwen3) must be told not to
+            (``{"enable_thinking": False}``), or its answer is asked for where a thought would begin.
         model_revision: See `TextModelReward`.
         max_length: See `TextModelReward`.
         on_truncation: See `TextModelReward`.
@@ -77,7 +80,8 @@ class GenerativeScore(TextModelReward):
     Raises:
         ConfigError: An argument cannot be used; at the first call: no chat template, or an alternative that is no token
             of its own.
-        WeightsError: At the first call: the checkpoint cannot be found or does not fit.
+        WeightsError: At the first call: the checkpoint cannot be found, does not fit, or does not read from left to
+            right.
 
     Does not add the end of the turn to the answer.
 
@@ -144,24 +148,15 @@ class GenerativeScore(TextModelReward):
     def open_model(self) -> TextModel:
         """The model; its chat template and the alternatives are looked up."""
         model = super().open_model()
+        check_left_to_right(model)  # else a token is seen when it is predicted
         try:
             self._format.check(model.tokenizer)
         except ConfigError as error:
             raise ConfigError(f"{model.label}: {error}", reward=self.name) from None
         self._limit = self.limit(model)
-        self._others = [self._token(model, text) for text in self.alternatives or ()]
+        rule = "with alternatives each answer must be one token"
+        self._others = [lone_token(model, text, rule, self.name) for text in self.alternatives or ()]
         return model
-
-    def _token(self, model: TextModel, text: str) -> int:
-        with model.one_at_a_time:
-            found = model.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        if len(found) != 1:
-            read = model.tokenizer.convert_ids_to_tokens(found)
-            raise ConfigError(
-                f"with alternatives each answer must be one token; {model.label} reads {text!r} as {read}",
-                reward=self.name,
-            )
-        return int(found[0])
 
     def encode(self, model: TextModel, sample: Sample) -> _Asked:
         """Question and answer of one sample."""
@@ -188,7 +183,7 @@ class GenerativeScore(TextModelReward):
         question: Any = sample.prompt if whole else self._filled(self.question, sample)
         if not whole and format_.template == CHAT:
             question = [{"role": "user", "content": question}]
-        found = self.checked(format_.encode(tokenizer, None, question))
+        found = self.checked(format_.encode(tokenizer, None, question, open_end=True))
         ids = [*found.token_ids, *answer]
         return _Asked(EncodedText(ids, None, found.truncated, found.set_apart + changed), answer)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from flux_rewards.models.text_models import TextModel
 
-__all__ = ["OUTPUTS", "excluding", "label_position", "label_scores", "weights_of"]
+__all__ = ["OUTPUTS", "excluding", "label_position", "label_scores", "lone_token", "weights_of"]
 
 OUTPUTS = ("logit", "probability", "log_odds")
 
@@ -60,6 +60,20 @@ def excluding(model: TextModel, count: int) -> bool:
     """Whether the labels share one probability."""
     config: Any = model.network.config
     return count > 1 and config.problem_type != "multi_label_classification"
+
+
+def lone_token(model: TextModel, text: str, rule: str, reward: str) -> int:
+    """The token of a text that must be one.
+
+    Raises:
+        ConfigError: It is none, or several; the message begins with the rule.
+    """
+    with model.one_at_a_time:
+        found = model.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    if len(found) != 1:
+        read = model.tokenizer.convert_ids_to_tokens(found)
+        raise ConfigError(f"{rule}; {model.label} reads {text!r} as {read}", reward=reward)
+    return int(found[0])
 
 
 def weights_of(labels: Any, reward: str) -> dict[str | int, float]:

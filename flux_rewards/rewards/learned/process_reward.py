@@ -13,8 +13,9 @@ from flux_rewards.data import RewardOutput, Sample
 from flux_rewards.errors import ConfigError, InputError, WeightsError, brief
 from flux_rewards.models.text_format import CHAT
 from flux_rewards.models.text_models import CAUSAL, SEQUENCE, TOKEN, TextModel, open_text_model
-from flux_rewards.rewards.learned.head import label_position, label_scores
-from flux_rewards.rewards.learned.step_texts import TURNS, EncodedSteps, StepFormat
+from flux_rewards.rewards.learned.direction import check_left_to_right
+from flux_rewards.rewards.learned.head import label_position, label_scores, lone_token
+from flux_rewards.rewards.learned.step_texts import STEPS, TEXT, TURNS, EncodedSteps, StepFormat
 from flux_rewards.rewards.learned.text_model_reward import TextModelOptions, TextModelReward
 from flux_rewards.rewards.tokens.alignment import checked_offsets
 from flux_rewards.rewards.tokens.steps import steps_of
@@ -66,12 +67,12 @@ class ProcessReward(TextModelReward):
     What the model is follows from its configuration: a token classifier (as TRL trains PRMs), a sequence classifier,
     whose head is then asked at the end of every step, or a causal model, asked for `good` against `bad`. It must read
     from left to right, so that a step's score does not depend on the steps after it: one pass gives what a pass for
-    every prefix would.
+    every prefix would. A model that does not (BERT) is refused.
 
     | model | settings |
     |---|---|
     | TRL's PRM trainer | none (``step_end`` is its ``step_separator``) |
-    | Math-Shepherd | ``step_end=" ки"``, ``template="{prompt} "`` |
+    | Math-Shepherd | ``template="{prompt} ", step_end=" ки", step_joint="\n", tokenized="text"`` |
     | RLHFlow's Llama3.1-8B-PRM | ``template="turns"`` |
 
     Args:
@@ -80,6 +81,10 @@ class ProcessReward(TextModelReward):
         metadata_key: Where ``Sample.metadata`` holds the steps as a list of texts, in the order in which they stand in
             the response; None for the separator.
         step_end: What the model reads after each step; the score is read at its last token.
+        step_joint: What it reads between `step_end` and the next step.
+        tokenized: What the tokenizer is given at once, as it was in training: ``"steps"``, prompt, steps and `step_end`
+            each by itself (TRL); or ``"text"``, the whole. The same for most steps with a byte-level tokenizer (Llama
+            3, Qwen); other tokens, and scores, with SentencePiece (Llama 2, Mistral), which begins each text anew.
         template: What it reads before the first: ``"{prompt}"``, in whatever text; ``"chat"``, its chat template; or
             ``"turns"``: each step is a message of the user that is answered by `good`, and the score is read where the
             answer begins.
@@ -100,7 +105,8 @@ class ProcessReward(TextModelReward):
         ConfigError: An argument cannot be used; at the first call: no chat template, no such label, or `good` or `bad`
             is not one token.
         InputError: The steps in the metadata are not those of the response, or alone are too long for the model.
-        WeightsError: At the first call: the checkpoint cannot be found, does not fit, or has no head.
+        WeightsError: At the first call: the checkpoint cannot be found, does not fit, has no head, or has one for whole
+            texts only; or the model does not read from left to right.
 
     Source: Lightman et al. 2023 (arXiv 2305.20050); Math-Shepherd (arXiv 2312.08935); RLHFlow's
     ``math-rm/prm_evaluate.py``, https://github.com/RLHFlow/RLHF-Reward-Modeling; TRL's PRM trainer.
@@ -124,6 +130,8 @@ class ProcessReward(TextModelReward):
         separator: str = "\n\n",
         metadata_key: str | None = None,
         step_end: str = "\n",
+        step_joint: str = "",
+        tokenized: str = STEPS,
         template: str = "{prompt}",
         good: str = "+",
         bad: str = "-",
@@ -140,6 +148,11 @@ class ProcessReward(TextModelReward):
         self.separator = separator
         self.metadata_key = metadata_key
         self.step_end = step_end
+        unknown: Any = step_joint
+        if not isinstance(unknown, str):
+            raise ConfigError(f"step_joint must be a text, found {brief(step_joint)}", reward=self.name)
+        self.step_joint = step_joint
+        self.tokenized = one_of(tokenized, "tokenized", self.name, (STEPS, TEXT))
         self.template = checked_text(template, "template", self.name)
         if template not in (CHAT, TURNS) and "{prompt}" not in template:
             raise ConfigError(
@@ -150,32 +163,26 @@ class ProcessReward(TextModelReward):
         self.label = label
         self.aggregate = one_of(aggregate, "aggregate", self.name, tuple(_AGGREGATES))
         self.chat_options = chat_options
-        self._format = StepFormat(template, step_end, good, chat_options or {})
+        self._format = StepFormat(template, step_end, good, chat_options or {}, step_joint, tokenized)
 
     def open_model(self) -> TextModel:
         """The model, of whatever kind; its label or tokens are looked up."""
         (checkpoint,) = self.checkpoints()
         model = open_text_model(_kind(checkpoint), checkpoint, device=self.device, dtype=self.dtype)
+        if model.kind == SEQUENCE:
+            _ = model.token_head  # an encoder's is told apart before it is tried
+        check_left_to_right(model)
         try:
             self._format.check(model.tokenizer)
         except ConfigError as error:
             raise ConfigError(f"{model.label}: {error}", reward=self.name) from None
         self._limit = self.limit(model)
         if model.kind == CAUSAL:
-            self._tokens = [self._token(model, self.good), self._token(model, self.bad)]
+            rule = "good and bad are one token each"
+            self._tokens = [lone_token(model, text, rule, self.name) for text in (self.good, self.bad)]
         else:
             self._position = 0 if len(model.labels) == 1 else label_position(model, self.label, self.name)
         return model
-
-    def _token(self, model: TextModel, text: str) -> int:
-        with model.one_at_a_time:
-            found = model.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-        if len(found) != 1:
-            read = model.tokenizer.convert_ids_to_tokens(found)
-            raise ConfigError(
-                f"{model.label} reads {text!r} as {read}; good and bad are one token each", reward=self.name
-            )
-        return int(found[0])
 
     def encode(self, model: TextModel, sample: Sample) -> _Steps | None:
         """The steps of one sample, or None where there are none."""

@@ -43,7 +43,8 @@ class RewardModelReward(SequenceReward):
         output: ``"logit"``, ``"probability"`` (sigmoid of a lone output, else softmax) or ``"log_odds"``; None for what
             the model's own file says, else ``"logit"``.
         template: See `TextFormat`; None for the model's own.
-        cut: Which side of a text that is too long is cut; see `TextFormat`.
+        cut: Which side of a text that is too long is cut: ``"left"`` or ``"right"``; None for what the model's own file
+            says, else ``"left"``.
         chat_options: For the chat template; see `TextFormat`.
         obey_control_tokens: Whether control tokens in prompt and response act; see `TextFormat`.
         use_token_ids: Read `Sample.token_ids`, the tokens that the policy sampled, instead of tokenizing the response:
@@ -51,8 +52,10 @@ class RewardModelReward(SequenceReward):
         **options: `model_revision`, `max_length`, `on_truncation`, `max_batch_tokens` (`TextModelReward`), `device`,
             `dtype` (`ModelReward`), and those of every reward (`RewardFunction`).
 
-    Conversations are read whole. ``sample.metadata["tools"]``, where it is there, goes to the chat template. Metadata:
-    ``truncated`` and ``control_tokens``; see `TextModelReward`. In float32 a score does not depend on its batch (1e-5).
+    A prompt is required where the format has a place for it: a model that was trained without prompts is asked without,
+    and passes over those that are given. Conversations are read whole. ``sample.metadata["tools"]``, where it is there,
+    goes to the chat template. Metadata: ``truncated`` and ``control_tokens``; see `TextModelReward`. In float32 a score
+    does not depend on its batch (1e-5).
 
     Raises:
         ConfigError: An argument cannot be used; at the first call: another template than the model was trained with, no
@@ -67,7 +70,9 @@ class RewardModelReward(SequenceReward):
 
     Examples:
         >>> reward = RewardModelReward("Skywork/Skywork-Reward-V2-Qwen3-0.6B", max_length=4096, dtype="bfloat16")
-        >>> reward.required_fields
+        >>> reward.required_fields  # and the prompt, unless the model's own file says that it reads none
+        ('response',)
+        >>> RewardModelReward("OpenAssistant/reward-model-deberta-v3-large-v2", template="pair").required_fields
         ('prompt', 'response')
     """
 
@@ -80,7 +85,7 @@ class RewardModelReward(SequenceReward):
         label: str | int | None = None,
         output: str | None = None,
         template: str | None = None,
-        cut: str = "left",
+        cut: str | None = None,
         chat_options: Mapping[str, Any] | None = None,
         obey_control_tokens: bool = False,
         use_token_ids: bool = False,
@@ -90,12 +95,11 @@ class RewardModelReward(SequenceReward):
             self.bounds = (0.0, 1.0)  # before the base rescales them
         if template is None and (chat_options or obey_control_tokens):
             raise ConfigError("chat_options and obey_control_tokens are for a template; name it", reward=self.name)
-        form = None if template is None else TextFormat(template, None, cut, chat_options or {}, obey_control_tokens)
-        super().__init__(model_name_or_path, form, **options)
+        form = None if template is None else TextFormat(template, None, "left", chat_options or {}, obey_control_tokens)
+        super().__init__(model_name_or_path, form, cut, **options)
         self.label = label
         self.output = None if output is None else one_of(output, "output", self.name, OUTPUTS)
         self.template = template
-        self.cut = one_of(cut, "cut", self.name, ("left", "right"))
         self.chat_options = chat_options
         self.obey_control_tokens = obey_control_tokens
         self.use_token_ids = self.uses_token_ids = use_token_ids

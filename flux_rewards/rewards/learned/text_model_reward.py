@@ -155,6 +155,8 @@ class SequenceReward(TextModelReward, abstract=True):
     Args:
         model_name_or_path: See `TextModelReward`.
         format: How prompt and response become tokens; None for what the checkpoint says, else its chat template.
+        cut: Which side of a text that is too long is cut, whatever the format; None for what the checkpoint says, else
+            the format's own.
         **options: See `TextModelReward`.
 
     Attributes:
@@ -171,11 +173,15 @@ class SequenceReward(TextModelReward, abstract=True):
         self,
         model_name_or_path: str,
         format: TextFormat | None,  # noqa: A002  # the field's word
+        cut: str | None = None,
         **options: Unpack[TextModelOptions],
     ) -> None:
         super().__init__(model_name_or_path, **options)
         self._given = format
-        if format is not None and not format.uses_prompt:
+        self.cut = cut if cut is None else one_of(cut, "cut", self.name, ("left", "right"))
+        if format is None:  # the checkpoint's file says whether it reads the prompt; then `encode` asks for it
+            self.required_fields, self.optional_fields = ("response",), ("prompt", "metadata")
+        elif not format.uses_prompt:
             self.required_fields = ("response",)
 
     def open_model(self) -> TextModel:
@@ -196,12 +202,17 @@ class SequenceReward(TextModelReward, abstract=True):
             chosen.check(model.tokenizer)
         except ConfigError as error:
             raise ConfigError(f"{model.label}: {error}", reward=self.name) from None
-        self._format = replace(chosen, max_length=self.limit(model, None if trained is None else trained.max_length))
+        own = chosen if trained is None else trained
+        self._format = replace(chosen, max_length=self.limit(model, own.max_length), cut=self.cut or own.cut)
         return model
 
     def encode(self, model: TextModel, sample: Sample) -> EncodedText:
         """The tokens of one sample."""
         prompt = sample.prompt if self._format.uses_prompt else None
+        if self._format.uses_prompt and prompt is None:
+            raise InputError(
+                f"the model reads {self._format.template!r} with a prompt, and the sample has none", field="prompt"
+            )
         tools = sample.metadata.get("tools") if self._format.template == CHAT else None
         ids = sample.token_ids if self.uses_token_ids else None
         found = self._format.encode(model.tokenizer, prompt, sample.response or "", tools=tools, response_ids=ids)

@@ -11,6 +11,7 @@ from flux_rewards.errors import ConfigError
 from flux_rewards.rewards.text.code_blocks import code_blocks
 from flux_rewards.rewards.text.format import checked_tags
 from flux_rewards.rewards.text.parts import part_of
+from flux_rewards.rewards.text.visible import has_content
 from flux_rewards.validation import one_of, texts
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ __all__ = ["CodeFormat"]
 class CodeFormat(RewardFunction):
     r"""1.0 where the response has exactly one fenced code block, of the wanted language, at its end; else 0.0.
 
-    The block is closed, holds something, and nothing but whitespace follows it. Fences are those of CommonMark: lines
-    of three or more backticks or tildes.
+    The block is closed, holds something that prints, and nothing but whitespace follows it. Fences are those of
+    CommonMark: lines of three or more backticks or tildes.
 
     Args:
         language: What stands behind the opening fence, such as ``"python"``, or several names that will do, such as
@@ -98,7 +99,7 @@ class CodeFormat(RewardFunction):
         block = blocks[0]
         faults = {
             "the code block is never closed": not block.closed,
-            "the code block is empty": not block.content.strip(),
+            "the code block is empty": not has_content(block.content),
             "text follows the code block": bool(text[block.end :].strip()),
             "text stands before the code block": alone and bool(text[: block.start].strip()),
             f"the code block is marked {block.language[:40]!r}": self._languages is not None

@@ -26,10 +26,10 @@ class ExactMatch(RewardFunction):
             around them is dropped; ``"casefold"``: capitals, the amount of whitespace and the form of accents (NFC)
             don't matter; ``"squad"``: the normalisation of the SQuAD evaluation script: lower case, without ASCII
             punctuation, without the articles a, an and the, whitespace squeezed.
-        part: What is compared: ``"response"``: all of it; ``"final"``: what follows the last ``</think>``;
-            ``"answer"``: what the last ``<answer>...</answer>`` holds; ``"boxed"``: what the last ``\boxed{...}``
-            holds; ``"last_line"``: the last line that is not blank; ``"code_block"``: what the one fenced code block
-            holds.
+        part: What is compared: ``"response"``: all of it; ``"final"``: what follows the last ``</think>``, and all of
+            it without that tag; in the final part, ``"answer"``: what the last ``<answer>...</answer>`` holds;
+            ``"boxed"``: what the last ``\boxed{...}`` holds; ``"last_line"``: the last line that is not blank;
+            ``"code_block"``: what the one fenced code block holds. Thinking that never ends has none of these parts.
         contained: A response that holds the reference as whole words, and more, scores len(reference) / len(response)
             in characters after normalisation, so that naming many answers earns little.
         **options: Of every reward; see `RewardFunction`.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from flux_rewards.base import RewardFunction, RewardOptions
 from flux_rewards.errors import ConfigError
 from flux_rewards.rewards.text.regex import compiled
+from flux_rewards.rewards.text.visible import has_content
 from flux_rewards.validation import one_of, texts
 
 if TYPE_CHECKING:
@@ -32,9 +33,10 @@ class FormatReward(RewardFunction):
     Args:
         tags: Names of the blocks, without brackets, in order.
         pattern: A regular expression, as Python writes them. Give either this or `tags`.
-        allow_empty: A block may hold nothing, or whitespace only. Of `tags` only.
+        allow_empty: A block may hold nothing, or whitespace only. Of `tags` only. Characters that print nothing, such
+            as a zero width space, and control tokens such as ``<|im_end|>`` are nothing.
         text_after: What may follow the last block: ``"none"``: whitespace; ``"allowed"``: anything but these tags;
-            ``"required"``: something that is not whitespace. Of `tags` only.
+            ``"required"``: something that is not whitespace, and prints. Of `tags` only.
         opened_by_prompt: The prompt ends with the first opening tag, as many chat templates have it, so that the
             response begins inside the first block. Of `tags` only.
         **options: Of every reward; see `RewardFunction`.
@@ -100,9 +102,11 @@ class FormatReward(RewardFunction):
             before, _, after = rest.partition(opening)
             content, closed, rest = after.partition(closing)
             # Each tag occurs once, so a block that is not closed here was closed before it began.
-            if before.strip() or not closed or not (self.allow_empty or content.strip()):
+            if before.strip() or not closed or not (self.allow_empty or has_content(content)):
                 return False
-        return self.text_after == "allowed" or bool(rest.strip()) == (self.text_after == "required")
+        if self.text_after == "required":
+            return has_content(rest)
+        return self.text_after == "allowed" or not rest.strip()
 
 
 class ThinkFormat(FormatReward):

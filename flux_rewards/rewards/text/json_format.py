@@ -35,6 +35,7 @@ class JSONFormat(RewardFunction):
         schema_in_reference: The schema is each sample's reference: a mapping, or its JSON text.
         part: What must be JSON, from its first character to its last: ``"response"``, ``"final"``, ``"answer"``,
             ``"boxed"``, ``"last_line"``, or ``"code_block"``: what the one fenced code block holds; see `ExactMatch`.
+            What stands around the part is not judged.
         check_formats: ``format`` in the schema (``"date"``, ``"ipv4"``, ``"email"``) is a demand, not a comment. Those
             for which jsonschema needs packages that are not installed pass.
         **options: Of every reward; see `RewardFunction`.

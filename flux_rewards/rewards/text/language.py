@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from flux_rewards.base import RewardFunction, RewardOptions
 from flux_rewards.data import RewardOutput, Sample
 from flux_rewards.errors import ConfigError, InputError, MissingDependencyError, brief
-from flux_rewards.rewards.text.language_parts import letters_in, parts_of
+from flux_rewards.rewards.text.language_parts import parts_of
+from flux_rewards.rewards.text.language_prose import letters_in, prose_of
 from flux_rewards.validation import checked_text, texts, whole_number
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ class LanguageReward(RewardFunction):
     A part is a sentence or more, in one script: short sentences are taken together until there is enough to tell. Code,
     formulas, tags, addresses and numbers are left out first. Each part counts for the language that lingua finds in it.
 
+    Left out is what stands between two delimiters; one that is never closed hides nothing, so code that was cut off
+    counts. Within them, sentences (five words in a row, such as a long comment) and words in another script than Latin
+    and Greek count all the same. And where formulas, tags and the like hold more letters, in different words, than the
+    rest of the response (and more than 150), they count too: a response cannot hide what it is written in.
+
     Args:
         language: The wanted language of all responses, such as ``"de"`` (ISO 639-1; ``"de-AT"`` counts as ``"de"``).
         metadata_key: Where ``Sample.metadata`` names the wanted language instead. With neither of the two it is that of
@@ -40,8 +46,9 @@ class LanguageReward(RewardFunction):
             language of ``OK`` is anybody's guess.
         **options: Of every reward; see `RewardFunction`.
 
-    Bounds: (0, 1). Does not apply (None) to a response that is too short, nor where the metadata hold None or the
-    prompt is too short to tell. Metadata: ``wanted``, and ``letters``, how many are in which language.
+    Bounds: (0, 1). Does not apply (None) to a response that is too short, or code alone, nor where the metadata hold
+    None or the prompt is too short to tell. Metadata: ``wanted``; ``letters``, how many are in which language;
+    ``left_out``, the share of all letters that are in code, formulas, tags and addresses, and were not judged.
 
     Raises:
         ConfigError: `language` and `metadata_key` are both given, or a language is none that lingua knows, or none of
@@ -108,11 +115,14 @@ class LanguageReward(RewardFunction):
         wanted = self._wanted(sample)
         if wanted is None:
             return None
-        letters = self._letters(detector, sample.response_text)
+        text = sample.response_text
+        letters = self._letters(detector, text)
         total = sum(letters.values())
         if total < self.min_letters:
             return None
-        return RewardOutput(letters[wanted] / total, metadata={"wanted": wanted, "letters": dict(letters)})
+        left_out = prose_of(text).left_out / letters_in(text)
+        noted = {"wanted": wanted, "letters": dict(letters), "left_out": left_out}
+        return RewardOutput(letters[wanted] / total, metadata=noted)
 
     def _wanted(self, sample: Sample) -> str | None:
         if self.language is not None:
@@ -140,7 +150,7 @@ class LanguageReward(RewardFunction):
     def _letters(self, detector: LanguageDetector, text: str) -> Counter[str]:
         """How many letters are in which language."""
         letters: Counter[str] = Counter()
-        for part in parts_of(text):
+        for part in parts_of(prose_of(text).text):
             found = detector.detect_language_of(part)
             if found is not None:
                 letters[found.iso_code_639_1.name.lower()] += letters_in(part)

@@ -8,23 +8,11 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 
-__all__ = ["letters_in", "parts_of"]
+from flux_rewards.rewards.text.language_prose import letters_in
 
-# What is in no language: what stands between the delimiters goes, and where one is never closed, all behind it.
-_CODE = re.compile(r"(```|~~~).*?(?:\1|\Z)|`[^`\n]*`", re.DOTALL)
-_FORMULA = re.compile(
-    r"\$\$.*?(?:\$\$|\Z)|\\\[.*?(?:\\\]|\Z)|\\\(.*?(?:\\\)|\Z)"
-    r"|\\begin\{(\w+\*?)\}.*?(?:\\end\{\1\}|\Z)"
-    r"|\\boxed\{[^{}]*\}|\\[a-zA-Z]+"
-    # One line, and no space inside the signs, as for pandoc: "$5 and $6" are prices.
-    r"|(?<![\\$])\$(?![\s$])[^$\n]*?(?<![\s\\])\$(?!\d)",
-    re.DOTALL,
-)
-_ADDRESS = re.compile(r"(?:https?://|www\.)\S+|\S+@\S+\.\w+")
-_TAG = re.compile(r"</?[A-Za-z_|][^<>\n]{0,100}>")
+__all__ = ["parts_of"]
 
 _SENTENCE_END = re.compile(r"(?<=[.!?…。！？؟।])\s*|\n+")  # noqa: RUF001  # full stops of several scripts
-_LETTERS = re.compile(r"[^\W\d_]+")
 
 # Words without spaces between them, where a character says more than a letter does.
 _DENSE = {"CJK", "HIRAGANA", "KATAKANA", "HANGUL", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN"}
@@ -36,29 +24,17 @@ _ENOUGH = 24  # letters, to tell the language of a part
 _ENOUGH_DENSE = 8
 
 
-def letters_in(text: str) -> int:
-    """How many letters there are; digits, marks and signs are none.
-
-    Examples:
-        >>> letters_in("24 hours, 365 días")
-        9
-    """
-    return sum(map(len, _LETTERS.findall(text)))
-
-
 def parts_of(text: str) -> Iterator[str]:
     """The parts of a text whose languages are told one by one.
 
     Sentences come apart, and within them scripts: Chinese words in an English sentence are a part of Chinese. What is
-    too short for itself goes along with the next of the same script. Left out are code, formulas, tags, addresses and
+    too short for itself goes along with the next of the same script. Left out are
     numbers, and a few letters in another alphabet than most, such as names.
 
     Examples:
         >>> list(parts_of("The answer is 五 因为二加三等于五 对吧。 Right?"))
         ['The answer is Right', '五 因为二加三等于五 对吧']
     """
-    for pattern in (_CODE, _FORMULA, _ADDRESS, _TAG):
-        text = pattern.sub(" ", text)
     held: dict[str, list[str]] = {}
     letters: Counter[str] = Counter()
     told: dict[str, str] = {}  # the part before, for a rest that is too short

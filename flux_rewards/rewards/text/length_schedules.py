@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,10 +11,11 @@ from flux_rewards.base import RewardFunction
 from flux_rewards.combinator import Combinator
 from flux_rewards.composite import carried
 from flux_rewards.data import RewardBatch
-from flux_rewards.errors import ConfigError, brief
-from flux_rewards.grouping import split_groups
+from flux_rewards.errors import ConfigError, InputError, brief
+from flux_rewards.grouping import group_keys, has_group, split_groups
 from flux_rewards.naming import distinct
 from flux_rewards.rewards.text.length import ResponseLength
+from flux_rewards.rewards.text.units import length_of, one_unit
 from flux_rewards.validation import number
 
 if TYPE_CHECKING:
@@ -29,6 +30,52 @@ if TYPE_CHECKING:
 __all__ = ["CosineLength", "GroupLength"]
 
 
+class _LengthInOneUnit(ResponseLength):
+    """Refuses words beside tokens: lengths of one group in two units."""
+
+    optional_fields: Sequence[str] = ("token_ids", "prompt", "group_id")  # type: ignore[assignment]  # a longer tuple
+
+    def compute_rewards(self, samples: Sequence[Sample]) -> list[Any]:
+        """One length a sample, or why there is none."""
+        mixed = self.unit == "auto" and len({sample.token_ids is None for sample in samples}) > 1
+        keys = group_keys(samples) if mixed else [None] * len(samples)
+        in_tokens = {
+            key
+            for key, sample in zip(keys, samples, strict=True)
+            if mixed and has_group(sample) and sample.token_ids is not None
+        }
+        return [
+            _without_tokens() if sample.token_ids is None and key in in_tokens else _length_or_error(sample, self.unit)
+            for key, sample in zip(keys, samples, strict=True)
+        ]
+
+
+class _LengthInGroup(ResponseLength):
+    """Counts a whole group in tokens, or, where any has none, in words."""
+
+    scope = "group"
+
+    def compute_rewards(self, samples: Sequence[Sample]) -> list[Any]:
+        """One length a sample of the group, or why there is none."""
+        unit = one_unit(samples, self.unit)
+        return [_length_or_error(sample, unit) for sample in samples]
+
+
+def _without_tokens() -> InputError:
+    return InputError(
+        "expected token_ids, as other samples of the group have them, found none; give them to all, or set unit to "
+        "'words' or 'characters'",
+        field="token_ids",
+    )
+
+
+def _length_or_error(sample: Sample, unit: str) -> float | InputError:
+    try:
+        return float(length_of(sample, unit))
+    except InputError as error:  # of this sample alone
+        return error
+
+
 class _LengthOfRightAndWrong(Combinator, abstract=True):
     """A fold of a reward that says what is right, and of the length."""
 
@@ -40,7 +87,8 @@ class _LengthOfRightAndWrong(Combinator, abstract=True):
         self.correct = correct
         self.at_least = number(at_least, "at_least", self.name)
         self.unit = unit
-        self.children = (correct, ResponseLength(unit))
+        length = _LengthInGroup if self.group_wise else _LengthInOneUnit
+        self.children = (correct, length(unit, name="ResponseLength"))
 
     def schedule(self, lengths: Values, right: NDArray[np.bool_]) -> Values:
         """The values of samples of which is known whether they are right; of one group where `group_wise`."""
@@ -79,7 +127,8 @@ class CosineLength(_LengthOfRightAndWrong):
         max_value_correct: Of the shortest right one.
         at_least: A response is right where ``correct >= at_least``.
         unit: ``"tokens"``: of `Sample.token_ids`; ``"words"``: what whitespace separates; ``"characters"``: code
-            points; ``"auto"``: tokens where the sample has `token_ids`, else words.
+            points; ``"auto"``: tokens where the sample has `token_ids`, else words. A sample without them in a group
+            where others have them has failed: tokens and words do not compare.
         name: What it is called.
 
     Bounds: from the least to the greatest of the four values. Where `correct` does not apply, neither does this; where
@@ -87,8 +136,10 @@ class CosineLength(_LengthOfRightAndWrong):
 
     Raises:
         ConfigError: `correct` is no reward, or a value is out of its range or above its greatest.
+        InputError: With ``"auto"``, some samples of a group have `token_ids` and this one has none.
 
-    Does not keep the token rewards of `correct`. Open-r1's version, of which ms-swift's is a copy, goes on along the
+    Does not keep the token rewards of `correct`, and does not tokenize: text in a script without spaces is one word, so
+    give `token_ids`, or count characters. Open-r1's version, of which ms-swift's is a copy, goes on along the
     cosine beyond `max_length`, so that longer responses score more again; this one does not. Source: the cosine reward
     of "Demystifying Long Chain-of-Thought Reasoning in LLMs" (arXiv 2502.03373), with the values of open-r1 and TRL.
 
@@ -143,7 +194,7 @@ class GroupLength(_LengthOfRightAndWrong):
         correct: The reward that says what is right.
         at_least: A response is right where ``correct >= at_least``.
         unit: ``"tokens"``: of `Sample.token_ids`; ``"words"``: what whitespace separates; ``"characters"``: code
-            points; ``"auto"``: tokens where the sample has `token_ids`, else words.
+            points; ``"auto"``: tokens where every sample of the group has `token_ids`, else words.
         name: What it is called.
 
     Groups go by `Sample.group_id`, or by equal prompts. Bounds: (-0.5, 0.5). A response to which `correct` does not
@@ -152,8 +203,8 @@ class GroupLength(_LengthOfRightAndWrong):
     Raises:
         ConfigError: `correct` is no reward, or `at_least` no number.
 
-    Does not compare responses to different prompts, as open-r1 does, which takes the shortest and longest of the batch.
-    Source: the length reward of Kimi k1.5 (arXiv 2501.12599).
+    Does not tokenize; see `CosineLength`. Does not compare responses to different prompts, as open-r1 does, which takes
+    the shortest and longest of the batch. Source: the length reward of Kimi k1.5 (arXiv 2501.12599).
 
     Examples:
         >>> from flux_rewards import NumericAnswerReward

@@ -17,7 +17,7 @@ from flux_rewards.data import RewardOutput, Sample
 from flux_rewards.errors import InputError, brief
 from flux_rewards.rewards.text.matching import F_SCORES, common_in_order, overlap_score
 from flux_rewards.rewards.text.normalization import NORMALIZERS
-from flux_rewards.rewards.text.numbers import stated_number
+from flux_rewards.rewards.text.numbers import only_number
 from flux_rewards.rewards.text.parts import PARTS, part_of
 from flux_rewards.validation import number, one_of
 
@@ -45,8 +45,8 @@ class ListMatch(RewardFunction):
         order: ``"ordered"``: the items in common are the longest common subsequence; ``"multiset"``: order doesn't
             matter, but how often an item occurs; ``"set"``: that doesn't either.
         score: ``"exact"``, ``"recall"``, ``"precision"`` or ``"f1"``.
-        items: ``"texts"``: equal after `normalize`; ``"numbers"``: each item is read as `NumericAnswerReward` reads an
-            answer; one without a number equals nothing.
+        items: ``"texts"``: equal after `normalize`; ``"numbers"``: each item is read as `NumericAnswerReward` reads a
+            box: one number, perhaps with a name and a unit; an item with none or several (``1 or 2``) equals nothing.
         tolerance: Greatest distance at which two numbers are one, in their unit. Of ``"numbers"`` only.
         normalize: ``"casefold"``, ``"squad"``, ``"strip"`` or ``"none"``; see `ExactMatch`. Of ``"texts"`` only.
         part: Where the list stands: ``"response"``, ``"final"``, ``"answer"``, ``"boxed"``, ``"last_line"`` or
@@ -191,7 +191,7 @@ def _read_reference(text: str, items: str, normalize: str) -> tuple[Fraction | s
 
 def _read(texts: Sequence[str], items: str, normalize: str) -> list[Fraction | str | None]:
     if items == "numbers":
-        return [stated_number(text) for text in texts]
+        return [only_number(text) for text in texts]
     return [NORMALIZERS[normalize](text) for text in texts]
 
 

@@ -8,7 +8,8 @@ import re
 __all__ = ["over_limit"]
 
 MOST_CHARACTERS = 4096
-MOST_NESTING = 64
+MOST_NESTING = 20
+"""The parser's time grows with a high power of it."""
 MOST_DIGITS = 256
 """Of one literal."""
 MOST_TERMS = 512

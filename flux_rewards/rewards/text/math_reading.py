@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
-from functools import lru_cache
 
 from flux_rewards.rewards.text.numbers import stated_number
 from flux_rewards.rewards.text.parts import braced, part_of
 
-__all__ = ["exact_value", "final_answer", "formulas_of"]
+__all__ = ["exact_value", "final_answer", "formulas_of", "stated_reference"]
 
 MOST_BOXES = 6
 """Boxes that may stand side by side as one answer; math-verify joins so many."""
@@ -24,6 +23,8 @@ _ENVIRONMENT = re.compile(
     r"\$\$(.{1,2000}?)\$\$|\\\[(.{1,2000}?)\\\]|\\\((.{1,2000}?)\\\)|(?<![\\$])\$((?:\\\$|[^$\n]){1,2000}?)(?<!\\)\$(?!\$)",
     re.DOTALL,
 )
+_LONGEST_LIST = 2_000
+"""Characters of several formulas with words between them."""
 _LONGEST_TEXT = 20_000
 """Characters at the end of a text that are searched where nothing marks the answer."""
 MOST_MARKERS = 64
@@ -33,8 +34,36 @@ _NAMED = re.compile(
     r"\\(?:text|mbox|mathrm|textrm|mathbf|textbf|textit|operatorname\*?|begin|end)\s?\{[^{}]*\}|\\[A-Za-z]+|"
     r"(?<![A-Za-z])(?:sqrt|pi|sin|cos|tan|log|ln|exp)(?![A-Za-z])"
 )
-_WORD = re.compile(r"[^\W\d_]{2,}")
-_SENTENCE_END = re.compile(r"[.,;!?:]?\s(?=[^\W\d_]{2,})|\.\s")
+_SHORT = (
+    r"(?i:am|an|as|at|be|by|do|go|he|hm+|if|in|is|it|me|my|no|of|ok|on|or|so|to|up|us|we|"
+    r"all|and|any|are|but|for|get|has|her|him|his|its|not|one|out|per|she|the|too|try|two|was|why|who|yes|you)"
+)
+_UNITS = r"(?:[kcmdn]m|k?g|mg|[mcd]?[lL]|ft|lbs?|oz|mi|yd|hrs?|min|ms|[kM]?Hz|kW|kJ|mph|[ap]m)(?![A-Za-z])"
+# Letters side by side are a product, 2xy, unless they make a word. In prose an edge of the text is as good as a space.
+_WORD_INSIDE = re.compile(
+    rf"(?<![^\W\d_])(?:(?<=\s)|(?=[^\W\d_]+\s))(?:{_SHORT}|(?=[A-Za-z]*[aeiou])[A-Za-z]{{4,}})(?![^\W\d_])"
+    r"|[^\W\d_A-Za-z]{2,}"
+)
+_WORD = re.compile(
+    rf"(?<![^\s(,.;:!?'\"])(?:{_SHORT}|(?=[A-Za-z]*[aeiou])[A-Za-z]{{3,}})(?![^\s),.;:!?'\"])"
+    rf"|(?<![A-Za-z])(?=[A-Za-z]*[aeiou])[A-Za-z]{{4,}}|[^\W\d_A-Za-z]{{2,}}|\d\s?{_UNITS}"
+)
+_SENTENCE_END = re.compile(
+    rf"[.,;!?:]?\s(?=(?:{_SHORT}(?![^\W\d_])|(?=[A-Za-z]*[aeiou])[A-Za-z]{{3,}}|[^\W\d_A-Za-z]{{2,}}))|\.\s"
+)
+_REASON = r"(?!(?:as|because|for|hence|if|since|so|that|then|thus|when|where|with)\b)"
+_BETWEEN_FORMULAS = re.compile(
+    rf"\s*(?:,\s*|(?:{_REASON}[^\W\d_]+\s*)?,?\s*\b(?:and|or)\s+(?:{_REASON}[^\W\d_]+\s+)?)(?=[$\\])"
+)
+"""Between formulas that are one answer: a comma, and, or, perhaps with a word that tells what they are."""
+_ALTERNATIVE = re.compile(r",?\s+(?:and|or)\s+")
+_DIGITS = re.compile(r"\d[\d.,]*")
+_OPERATOR_BEFORE = re.compile(r"(?:[A-Za-z)}]\s?[+*/^]|(?<![A-Za-z])[A-Za-z]{1,2}\s?-|\})\s?[({]*$")
+_LETTERS_BEHIND = re.compile(rf"(?!{_UNITS}|[sm](?![A-Za-z]))[A-Za-z]{{1,3}}(?![A-Za-z])")
+_AMOUNT = re.compile(
+    rf"[-+\u2212]?\\?[$\u20ac\u00a3\u00a5\u20b9]?\s?[-+\u2212]?[\d.,/]+\s?\\?%?(?:\s?{_UNITS}[A-Za-z\s/]*|\s(?!(?:and|or)\b)[A-Za-z][A-Za-z\s.'/-]*)"
+)
+"""A number with a unit or with words behind it."""
 
 _ZEROS = "\u0660\u06f0\u0966\uff10"
 """Of the Arabic, Persian, Devanagari and full-width digits."""
@@ -64,6 +93,7 @@ _SIGNS = str.maketrans(_LATEX_OF | {chr(ord(zero) + value): str(value) for zero 
 _SUPERSCRIPT = re.compile("[\u2070\u00b9\u00b2\u00b3\u2074-\u2079\u207b]+")
 _RAISED = str.maketrans("\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b", "0123456789-")
 _PLAIN = (
+    (re.compile(r"(?<=\d)(?:\\[,;: ]|~|[\u2009\u202f])(?=\d{3}(?!\d))"), ""),
     (re.compile(r"^([-+]?\d+(?:\.\d+)?)[eE]([-+]?\d+)$"), r"\1\\times 10^{\2}"),
     (re.compile(r"\*\*"), "^"),
     (re.compile(r"\^\s?(-?\d{2,}|-\d)"), r"^{\1}"),
@@ -104,8 +134,8 @@ def final_answer(text: str, *, require_marker: bool = False) -> str | None:
     if boxes:
         return _boxed(said, boxes)
     markers = list(_MARKER.finditer(said))
-    alone = None if markers or require_marker else _bare(said)
-    if alone is not None and _is_formula(alone):
+    alone = None if markers or require_marker else _formula(said)
+    if alone is not None:
         return alone
     end = len(said)
     for marker in reversed(markers[-MOST_MARKERS:]):
@@ -117,6 +147,31 @@ def final_answer(text: str, *, require_marker: bool = False) -> str | None:
             return found
         end = marker.start()
     return None if require_marker else _last(said[-_LONGEST_TEXT:])
+
+
+def stated_reference(text: str) -> str | None:
+    r"""The answer that a reference states: read as a whole where it is no solution with a box or another marker.
+
+    Nothing is picked out of the middle: a number with a unit or words behind it is one, and a text with one formula in
+    an environment and no other digits; of anything else, such as ``Case 2 has no solution``, it is None.
+
+    Examples:
+        >>> stated_reference("2 or 3"), stated_reference("18 eggs"), stated_reference("Case 2 has no solution")
+        ('\\boxed{2} and \\boxed{3}', '18', None)
+    """
+    said = part_of(text, "final")
+    if said is None or _BOX.search(said) or _MARKER.search(said):
+        return final_answer(text)
+    whole = _formula(said)
+    if whole is not None:
+        return whole
+    if _AMOUNT.fullmatch(said.strip()):
+        number = stated_number(said)
+        return None if number is None else str(number)
+    formulas = list(_ENVIRONMENT.finditer(said))
+    if len(formulas) != 1 or re.search(r"[\d\\]", said[: formulas[0].start()] + said[formulas[0].end() :]):
+        return None
+    return _inside(formulas[0]) if _is_formula(_inside(formulas[0]), inside=True) else None
 
 
 def _boxed(text: str, boxes: list[re.Match[str]]) -> str | None:
@@ -137,59 +192,97 @@ def _boxed(text: str, boxes: list[re.Match[str]]) -> str | None:
     if not contents or not all(contents):
         return None  # empty, or cut off inside
     contents.reverse()
-    return contents[0] if len(contents) == 1 else " and ".join(f"\\boxed{{{content}}}" for content in contents)
+    return _together(contents)
 
 
 def _stated(text: str, start: int, end: int) -> str | None:
     """What stands behind a marker: in an environment, else on the line."""
     environment = _ENVIRONMENT.match(text, start, end)
+    if environment and _WORD_INSIDE.search(_inside(environment)) and environment[0].startswith("$"):
+        environment = None  # two prices
     if environment:
-        return _inside(environment)
+        found = [_inside(environment)]
+        while len(found) < MOST_BOXES and (between := _BETWEEN_FORMULAS.match(text, environment.end(), end)):
+            environment = _ENVIRONMENT.match(text, between.end(), end)
+            if environment is None:
+                break
+            found.append(_inside(environment))
+        return _together(found)
     line = text[start:end].partition("\n")[0].partition("</answer>")[0]
-    bare = _bare(line)
-    if bare is not None and _is_formula(bare):
-        return bare
-    first = _bare(_SENTENCE_END.split(line)[0])
-    if first is not None and _is_formula(first):
+    whole = _formula(line) or _formula(line.partition(". ")[0])
+    if whole is not None:
+        return whole
+    first = _formula(_SENTENCE_END.split(line)[0])
+    if first is not None:
         return first
-    environment = next((one for one in _ENVIRONMENT.finditer(line) if _is_formula(_inside(one))), None)
+    environment = next((one for one in _ENVIRONMENT.finditer(line) if _is_formula(_inside(one), inside=True)), None)
     if environment and not re.search(r"\d", line[: environment.start()]):
         return _inside(environment)
-    number = stated_number(f"answer: {line}")
+    digits = _DIGITS.search(line)
+    number = None if digits is None or _attached(digits) else stated_number(f"answer: {line}")
     return None if number is None else str(number)
 
 
 def _last(text: str) -> str | None:
     """The last formula or number of a text that marks nothing."""
-    formulas = [one for one in _ENVIRONMENT.finditer(text) if _is_formula(_inside(one))]
+    formulas = [one for one in _ENVIRONMENT.finditer(text) if _is_formula(_inside(one), inside=True)]
     if formulas and not re.search(r"\d", text[formulas[-1].end() :]):
         return _inside(formulas[-1])
-    number = stated_number(text)
+    digits = max(_DIGITS.finditer(text), key=re.Match.end, default=None)
+    number = stated_number(text) if digits is None or not _attached(digits) else None
     return None if number is None else str(number)
+
+
+def _attached(digits: re.Match[str]) -> bool:
+    """Whether a number is a part of a formula, as in 2xy and ab + 1, and so no answer of its own."""
+    text = digits.string
+    before = text[max(0, digits.start() - 12) : digits.start()]
+    return bool(_OPERATOR_BEFORE.search(before) or _LETTERS_BEHIND.match(text, digits.end()))
 
 
 def _inside(environment: re.Match[str]) -> str:
     return next(content for content in environment.groups() if content is not None).strip()
 
 
-def _bare(text: str) -> str | None:
-    """Without emphasis, the stop of a sentence and the signs of an environment around all of it."""
+def _formula(text: str) -> str | None:
+    """A text that is a formula, or several with "and" or "or" between them, which are one answer; else None."""
+    bare, inside = _bare(text)
+    if bare is None or _is_formula(bare, inside=inside):
+        return bare
+    parts = [_bare(part) for part in _ALTERNATIVE.split(bare[:_LONGEST_LIST])]
+    if len(bare) > _LONGEST_LIST or not 1 < len(parts) <= MOST_BOXES:
+        return None
+    each = [part for part, within in parts if part is not None and _is_formula(part, inside=within)]
+    return _together(each) if len(each) == len(parts) else None
+
+
+def _together(formulas: list[str]) -> str:
+    """Several formulas as one answer."""
+    return formulas[0] if len(formulas) == 1 else " and ".join(f"\\boxed{{{formula}}}" for formula in formulas)
+
+
+def _bare(text: str) -> tuple[str | None, bool]:
+    """Without emphasis, the stop of a sentence and the signs of an environment around all of it; if it had these."""
     text = text.strip().strip("*_`").strip()
     text = text[:-1].rstrip() if text.endswith((".", ",", ";")) else text
     text = text.strip("*_`").strip()
     environment = _ENVIRONMENT.fullmatch(text)
     text = _inside(environment) if environment else text
-    return text or None
+    return text or None, environment is not None
 
 
-def _is_formula(text: str) -> bool:
-    """Whether a text is mathematics and no prose: but for names that LaTeX knows there is no word in it."""
+def _is_formula(text: str, *, inside: bool = False) -> bool:
+    """Whether a text is mathematics and no prose: but for names that LaTeX knows there is no word in it.
+
+    Args:
+        text: What is to be judged.
+        inside: Whether it stands in the signs of an environment.
+    """
     if "\n\n" in text or not any(map(str.isalnum, text.translate(_SIGNS))):
         return False
-    return _WORD.search(_NAMED.sub(" ", _SUPERSCRIPT.sub(" ", text))) is None
+    return (_WORD_INSIDE if inside else _WORD).search(_NAMED.sub("#", _SUPERSCRIPT.sub("#", text))) is None
 
 
-@lru_cache(maxsize=4096)
 def formulas_of(answer: str) -> tuple[str, ...]:
     r"""An answer as LaTeX formulas: several where several boxes stand side by side.
 

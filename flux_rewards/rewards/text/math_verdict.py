@@ -16,10 +16,15 @@ class Verdict(NamedTuple):
     """What came of a comparison.
 
     Args:
-        status: ``"right"``, ``"wrong"``, ``"unreadable_answer"`` or ``"unreadable_reference"``.
+        status: ``"right"``, ``"wrong"``, ``"unreadable_answer"`` or ``"unreadable_reference"``; and where nothing was
+            compared, ``"no_answer"``, ``"unsimplified"`` or ``"over_limit"``.
+        why: A few words about the last two.
     """
 
-    status: Literal["right", "wrong", "unreadable_answer", "unreadable_reference"]
+    status: Literal[
+        "right", "wrong", "unreadable_answer", "unreadable_reference", "no_answer", "unsimplified", "over_limit"
+    ]
+    why: str | None = None
 
 
 # One of each kind of formula: the parser builds its tables as it meets them, which takes a new worker half a second.

@@ -23,15 +23,18 @@ __all__ = ["MultipleChoice"]
 class MultipleChoice(RewardFunction):
     r"""1.0 where the response chooses the right option, by its letter or its text; else 0.0.
 
-    Which option. The last of these markers in the text decides: ``\boxed{...}``, ``<answer>...</answer>``, ``answer
-    is``, ``answer:``, ``choice is``, ``option is``, ``答案是``. What stands there is the letter, alone or before what
-    it stands for (``B``, ``(B)``, ``B) Paris``, ``**B.**``, ``\text{B}``, ``B because ...``), or the option's text
-    and nothing else. A marker of words with neither behind it (``the answer is obvious``) leaves it to the one before.
-    Without a marker it is the last line, where that is a letter or an option's text; else the first or last line that
-    begins with ``B)``, ``B.`` or ``(B)``; else the only letter in brackets on the last line.
+    Which option. Of a response with thinking, what follows ``</think>`` is read; thinking that never ends has no
+    answer. The last of these markers decides: ``\boxed{...}``, ``<answer>...</answer>``, ``answer is``, ``answer:``,
+    ``choice is``, ``option is``, ``choose``, ``pick``, ``select``, ``答案是``, ``选``. What stands there is the letter,
+    alone or before what it stands for (``B``, ``(B)``, ``B) Paris``, ``**B.**``, ``\text{B}``, ``B because ...``), or
+    the option's text and nothing else. A marker of words with neither behind it (``the answer is obvious``) leaves it
+    to the one before. Without a marker it is the last line, where that is a letter or an option's text; else the first
+    or last line that begins with ``B)``, ``B.`` or ``(B)``; else the last ``B is correct`` (``B是正确的``); else the
+    only letter in brackets on the last line. Full-width letters are letters.
 
     Nothing is found inside other words, and ``a`` and ``I`` as words are no options. Two options at once (``A or B``,
-    ``(A), (B)``, all of them listed line by line) are no answer.
+    ``(A), (B)``) are no answer, nor are the options copied: several with their letters on one line or line by line, or
+    their letters or texts one below the other.
 
     Args:
         options: The options' texts, where all samples have the same ones, such as ``["yes", "no"]``.

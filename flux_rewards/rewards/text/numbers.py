@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from flux_rewards.rewards.text.parts import braced
 
-__all__ = ["stated_number"]
+__all__ = ["only_number", "stated_number"]
 
 # Longer numbers are no answers, and 1e999999999 must not fill the memory.
 _MAX_CHARACTERS = 1000
@@ -106,11 +106,18 @@ def _boxed_number(text: str, start: int) -> Fraction | None:
     if not text.startswith("{", start):
         return _value(_result(_plain(text[start:].partition("\n")[0])))
     boxed = braced(text, start)
-    if boxed is None:
-        return None  # cut off inside
-    content = _plain(boxed)
+    return None if boxed is None else only_number(boxed)  # cut off inside
+
+
+def only_number(text: str) -> Fraction | None:
+    """The one number that a box or an item of a list holds, None where it holds several: no answer, but a choice.
+
+    Examples:
+        >>> only_number("x = 3 km"), only_number("1 or 2 or 3")
+        (Fraction(3, 1), None)
+    """
+    content = _plain(text)
     number = _result(content)
-    # Several numbers are a list or an expression, not an answer.
     alone = number is not None and _RUN.search(content, number.end()) is None
     return _value(number) if alone else None
 

@@ -12,6 +12,7 @@ from flux_rewards.base import RewardFunction, RewardOptions
 from flux_rewards.data import RewardOutput, Sample
 from flux_rewards.errors import InputError, brief
 from flux_rewards.rewards.text.numbers import stated_number
+from flux_rewards.rewards.text.parts import part_of
 from flux_rewards.validation import number
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ __all__ = ["NumericAnswerReward", "reference_text"]
 class NumericAnswerReward(RewardFunction):
     r"""1.0 where the response's final number equals the reference, else 0.0. Numbers are exact fractions, never floats.
 
-    Which number. The last of these markers in the text decides:
+    Which number. Of a response with thinking, what follows ``</think>`` is read; thinking that never ends has no
+    answer. The last of these markers in the text decides:
 
     - ``\boxed{...}`` holds one number, perhaps with a name and a unit: ``\boxed{x = 18\text{ km}}``. A box that
       holds several, holds none, or is never closed is no answer.
@@ -93,7 +95,8 @@ class NumericAnswerReward(RewardFunction):
         expected = _reference_number(reference_text(sample.reference))
         if expected is None:
             return None
-        answer = stated_number(sample.response_text, require_marker=self.require_marker)
+        said = part_of(sample.response_text, "final")
+        answer = None if said is None else stated_number(said, require_marker=self.require_marker)
         right = answer is not None and abs(answer - expected) <= self._tolerance
         return RewardOutput(float(right), metadata={"answer": None if answer is None else _written(answer)})
 
@@ -101,7 +104,8 @@ class NumericAnswerReward(RewardFunction):
 @lru_cache(maxsize=1024)
 def _reference_number(text: str) -> Fraction | None:
     """Cached: a group of responses shares its reference."""
-    return stated_number(text)
+    said = part_of(text, "final")
+    return None if said is None else stated_number(said)
 
 
 def reference_text(reference: Any) -> str:

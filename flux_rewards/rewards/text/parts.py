@@ -67,26 +67,37 @@ def _code_block(text: str) -> str | None:
     return blocks[0].content if len(blocks) == 1 and blocks[0].closed else None
 
 
+def _of_final(read: Callable[[str], str | None]) -> Callable[[str], str | None]:
+    """What was only thought was not said: a part is read in what follows the thinking."""
+
+    def read_final(text: str) -> str | None:
+        said = _final(text)
+        return None if said is None else read(said)
+
+    return read_final
+
+
 PARTS: dict[str, Callable[[str], str | None]] = {
     "response": lambda text: text,
     "final": _final,
-    "answer": _answer,
-    "boxed": last_box,
-    "last_line": last_line,
-    "code_block": _code_block,
+    "answer": _of_final(_answer),
+    "boxed": _of_final(last_box),
+    "last_line": _of_final(last_line),
+    "code_block": _of_final(_code_block),
 }
-r"""By name. ``response``: all of it; ``final``: what follows the last ``</think>``, all of it without that tag;
-``answer``: what the last ``<answer>...</answer>`` holds; ``boxed``: what the last ``\boxed{...}`` holds; ``last_line``:
-the last line that is not blank; ``code_block``: what the one fenced code block holds."""
+r"""By name. ``response``: all of it; ``final``: what follows the last ``</think>``, whether ``<think>`` stands before
+it or in the prompt, and all of it without that tag. In that final part, ``answer``: what the last
+``<answer>...</answer>`` holds; ``boxed``: what the last ``\boxed{...}`` holds; ``last_line``: the last line that is not
+blank; ``code_block``: what the one fenced code block holds."""
 
 
 def part_of(text: str, part: str) -> str | None:
     """The named part of a response, or None where it has no such part: none was begun, or it was cut off inside.
 
-    ``final`` is missing where thinking was begun and never closed, ``code_block`` where there are several.
+    All but ``response`` are missing where thinking was begun and never closed, ``code_block`` where there are several.
 
     Examples:
-        >>> part_of("<think>Rome?</think>So: <answer>Paris</answer>", "answer")
+        >>> part_of("<think><answer>Rome</answer>?</think>So: <answer>Paris</answer>", "answer")
         'Paris'
         >>> part_of("<think>Rome?</think>Paris", "final")
         'Paris'

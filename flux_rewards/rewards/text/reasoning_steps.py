@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from flux_rewards.base import RewardFunction, RewardOptions
 from flux_rewards.data import RewardOutput, Sample
+from flux_rewards.rewards.text.visible import printing
 from flux_rewards.validation import whole_number
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ _STEP = re.compile(
     """,
     re.VERBOSE | re.MULTILINE,
 )
-_SAYS_SOMETHING = re.compile(r"[^\W_]")
 
 
 class ReasoningSteps(RewardFunction):
@@ -68,6 +68,6 @@ class ReasoningSteps(RewardFunction):
         begun = list(_STEP.finditer(text))
         ends = [*(step.start() for step in begun), len(text)][1:]
         steps = sum(
-            _SAYS_SOMETHING.search(text, step.end(), end) is not None for step, end in zip(begun, ends, strict=True)
+            any(map(str.isalnum, printing(text[step.end() : end]))) for step, end in zip(begun, ends, strict=True)
         )
         return RewardOutput(min(1.0, steps / self.min_steps), metadata={"steps": steps})

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from flux_rewards.base import RewardFunction, RewardOptions
 from flux_rewards.data import RewardOutput, Sample
 from flux_rewards.errors import ConfigError
+from flux_rewards.rewards.text.visible import has_content
 from flux_rewards.rewards.text.words import good_and_bad
 from flux_rewards.validation import one_of
 
@@ -33,7 +34,7 @@ class SectionsReward(RewardFunction):
         where: ``"heading"``: alone on a line, or at its beginning before a colon, with or without the marks of Markdown
             (``## Summary``, ``**Summary:** ...``, ``2. Summary``); ``"anywhere"``: as a whole phrase; see `Keywords`.
         ordered: False: the order doesn't matter.
-        allow_empty: A heading counts even if nothing but whitespace stands between it and the next of the `sections`.
+        allow_empty: A heading counts even if nothing that prints stands between it and the next of the `sections`.
             Of ``"heading"`` only.
         ignore_case: Whether capitals don't matter.
         **options: Of every reward; see `RewardFunction`.
@@ -105,7 +106,7 @@ class SectionsReward(RewardFunction):
         first: dict[int, int] = {}
         for position, (number, section, goes_on) in enumerate(headings):
             end = headings[position + 1][0] if position + 1 < len(headings) else len(lines)
-            if self.allow_empty or goes_on or any(line.strip() for line in lines[number + 1 : end]):
+            if self.allow_empty or goes_on or any(map(has_content, lines[number + 1 : end])):
                 first.setdefault(section, number)
         return [first.get(section) for section in range(len(self._names))]
 
@@ -118,7 +119,7 @@ class SectionsReward(RewardFunction):
             if rest.startswith(name):
                 after = _AFTER_HEADING.match(rest, len(name))
                 if after is not None:
-                    return section, bool(rest[after.end() :].strip("*_ "))
+                    return section, has_content(rest[after.end() :].strip("*_ "))
         return None
 
     def _folded(self, text: str) -> str:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from flux_rewards.base import RewardFunction, RewardOptions
 from flux_rewards.data import RewardOutput, Sample
 from flux_rewards.errors import InputError, brief
+from flux_rewards.rewards.text.code_blocks import code_blocks
 from flux_rewards.rewards.text.json_text import comparable, parse_json
 from flux_rewards.rewards.text.matching import common_in_order, overlap_score
+from flux_rewards.rewards.text.parts import part_of
 from flux_rewards.validation import one_of
 
 if TYPE_CHECKING:
@@ -46,7 +48,8 @@ class ToolCallMatch(RewardFunction):
     The calls of a response, in order: ``tool_calls`` (and ``function_call``) of all its assistant messages, in OpenAI's
     form, ``{"function": {"name": ..., "arguments": ...}}`` or without the ``function`` around it; and in the text of
     these messages, or of a plain response, ``<tool_call>{"name": ..., "arguments": {...}}</tool_call>``, the form of
-    Hermes and Qwen, one call or a list of them a block. Arguments are a mapping or its JSON text; none at all, null
+    Hermes and Qwen, one call or a list of them a block. In a text with thinking only what follows ``</think>`` counts,
+    and what a fenced code block quotes is no call. Arguments are a mapping or its JSON text; none at all, null
     and empty text are ``{}``. They are compared as JSON values: 1 is 1.0, and names have no order. A call that cannot
     be read is a wrong one.
 
@@ -135,7 +138,8 @@ def _calls_of(sample: Sample) -> Iterator[_Call | None]:
             yield _read(call)
 
 
-def _calls_in_text(text: str) -> Iterator[_Call | None]:
+def _calls_in_text(response: str) -> Iterator[_Call | None]:
+    text = _unquoted(part_of(response, "final") or "")
     end = 0
     while (start := text.find(_OPENING, end)) >= 0:
         start += len(_OPENING)
@@ -150,6 +154,16 @@ def _calls_in_text(text: str) -> Iterator[_Call | None]:
             continue
         for call in content if isinstance(content, list) else [content]:
             yield _read(call)
+
+
+def _unquoted(text: str) -> str:
+    """Without fenced code blocks."""
+    if _OPENING not in text:
+        return text
+    blocks = code_blocks(text)
+    starts = [0, *(block.end for block in blocks)]
+    ends = [*(block.start for block in blocks), len(text)]
+    return "".join(text[start:end] for start, end in zip(starts, ends, strict=True))
 
 
 def _read(call: Any) -> _Call | None:

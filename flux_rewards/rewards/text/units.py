@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Codes = NDArray[np.int64]
 
-__all__ = ["UNITS", "checked_unit", "fields_of", "length_of", "sequences_of"]
+__all__ = ["UNITS", "checked_unit", "fields_of", "length_of", "one_unit", "sequences_of"]
 
 UNITS = ("auto", "tokens", "words", "characters")
 """``"tokens"``: of `Sample.token_ids`; ``"words"``: what whitespace separates; ``"characters"``: code points;
@@ -60,11 +60,23 @@ def length_of(sample: Sample, unit: str) -> int:
     return len(text) if unit == "characters" else len(text.split())
 
 
+def one_unit(samples: Sequence[Sample], unit: str) -> str:
+    """The unit in which responses can be compared: ``"auto"`` is tokens where all have `token_ids`, else words.
+
+    Examples:
+        >>> from flux_rewards import Sample
+        >>> one_unit([Sample(response="a", token_ids=[7]), Sample(response="b")], "auto")
+        'words'
+    """
+    if unit != "auto":
+        return unit
+    return "tokens" if all(sample.token_ids is not None for sample in samples) else "words"
+
+
 def sequences_of(samples: Sequence[Sample], unit: str) -> list[Codes]:
     """Each response as whole numbers, shape (length,) int64: equal where tokens, words or characters are equal.
 
-    Words are compared in lower case, characters as they are. With ``"auto"`` all are tokens where every sample has
-    `token_ids`, else all are words, so that responses can be compared with one another.
+    Words are compared in lower case, characters as they are. All are counted in `one_unit`.
 
     Raises:
         InputError: `token_ids` are no whole numbers.
@@ -74,7 +86,8 @@ def sequences_of(samples: Sequence[Sample], unit: str) -> list[Codes]:
         >>> [row.tolist() for row in sequences_of([Sample(response="To be"), Sample(response="to do")], "words")]
         [[0, 1], [0, 2]]
     """
-    if unit == "tokens" or (unit == "auto" and all(sample.token_ids is not None for sample in samples)):
+    unit = one_unit(samples, unit)
+    if unit == "tokens":
         return [_ids(sample.token_ids) for sample in samples]
     texts = [sample.response_text for sample in samples]
     if unit == "characters":

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from flux_rewards.errors import ConfigError
@@ -15,23 +18,37 @@ __all__ = ["UNSPACED", "Keywords", "good_and_bad"]
 UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u30ff\u31f0-\u31ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
-_LETTER = rf"[^\W{UNSPACED}]"
-_ACCENTS = "[\u0300-\u036f]"  # combining: they belong to the letter before them
+_LETTER = re.compile(rf"[^\W{UNSPACED}]")
+# Marks of these scripts, and the selectors that follow hearts and other signs: what is next to them is another word.
+_NO_LETTERS_MARK = re.compile(f"[{UNSPACED}\ufe00-\ufe0f]")
 
 
 class _Keyword(NamedTuple):
     text: str
     needle: str
     pattern: re.Pattern[str]
+    begins: bool
+    """Whether it begins with a part of a word, so that none may stand before it."""
+    ends: bool
+
+    def spans(self, text: str) -> Iterator[tuple[int, int]]:
+        """Of each occurrence in the text."""
+        for found in self.pattern.finditer(text):
+            start, end = found.span(1)
+            # Asked here: with all these characters in the pattern it would take long to compile.
+            within = self.begins and start > 0 and _in_word(text[start - 1])
+            if not within and not (self.ends and end < len(text) and _in_word(text[end])):
+                yield start, end
 
 
 class Keywords:
     """Words and phrases to be found as wholes.
 
     Where a keyword begins or ends with a letter, digit or underscore, the text must not go on with another one
-    there: ``cat`` is not in ``concatenate``, but it is in ``cat's`` and ``cat-like``. Where it begins or ends with
-    anything else, such as ``C++`` or ``.NET``, any neighbour will do on that side. The same goes for scripts that
-    put no space between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese): there a keyword is found anywhere.
+    there: ``cat`` is not in ``concatenate``, but it is in ``cat's`` and ``cat-like``. Accents and vowel signs that
+    combine with a letter go on with it. Where it begins or ends with anything else, such as ``C++`` or ``.NET``, any
+    neighbour will do on that side. The same goes for scripts that put no space between words (Chinese, Japanese, Thai,
+    Lao, Khmer, Burmese): there a keyword is found anywhere.
     Korean puts spaces, so a noun with a particle is another word. The words of a phrase may be separated by any
     whitespace.
 
@@ -54,11 +71,11 @@ class Keywords:
         return [
             keyword.text
             for keyword in self._keywords
-            if keyword.needle in folded and keyword.pattern.search(text) is not None
+            if keyword.needle in folded and next(keyword.spans(text), None) is not None
         ]
 
-    def spans(self, text: str) -> Iterator[tuple[int, int]]:
-        """The (start, end) characters of every occurrence, of overlapping ones too.
+    def spans(self, text: str, *, first_only: bool = False) -> Iterator[tuple[int, int]]:
+        """The (start, end) characters of every occurrence, of overlapping ones too; or of each keyword's first.
 
         Examples:
             >>> list(Keywords(["ha ha"], ignore_case=False).spans("ha ha ha"))
@@ -67,7 +84,7 @@ class Keywords:
         folded = self._fold(text)
         for keyword in self._keywords:
             if keyword.needle in folded:
-                yield from (found.span(1) for found in keyword.pattern.finditer(text))
+                yield from itertools.islice(keyword.spans(text), 1 if first_only else None)
 
     def _fold(self, text: str) -> str:
         return text.casefold() if self.ignore_case else text
@@ -104,17 +121,25 @@ def good_and_bad(good: Any, bad: Any, reward: str, *, ignore_case: bool) -> tupl
     return Keywords(lists["good"], ignore_case=ignore_case), Keywords(lists["bad"], ignore_case=ignore_case)
 
 
+@lru_cache(maxsize=65536)
+def _in_word(character: str) -> bool:
+    """Whether it is part of a word: a letter, a digit, or what combines with one, such as an accent or a vowel sign."""
+    if _LETTER.match(character):
+        return True
+    combines = unicodedata.category(character) in ("Mn", "Mc")
+    return combines and not _NO_LETTERS_MARK.match(character)
+
+
 def _keyword(word: str, *, ignore_case: bool) -> _Keyword:
     parts = word.split()
-    before = rf"(?<!{_LETTER})" if re.match(_LETTER, parts[0]) else ""
-    after = rf"(?!{_LETTER}|{_ACCENTS})" if re.match(_LETTER, parts[-1][-1]) else ""
     # A lookahead consumes nothing, so that the next occurrence may begin inside this one.
     phrase = r"\s+".join(map(re.escape, parts))
-    body = f"{before}(?=({phrase}){after})"
     # A plain search for the longest part is far faster than the pattern, and most keywords are in few texts.
     needle = max(parts, key=len)
     return _Keyword(
         word,
         needle.casefold() if ignore_case else needle,
-        re.compile(body, re.IGNORECASE if ignore_case else 0),
+        re.compile(f"(?=({phrase}))", re.IGNORECASE if ignore_case else 0),
+        _in_word(parts[0][0]),
+        _in_word(parts[-1][-1]),
     )

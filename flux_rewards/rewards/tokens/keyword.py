@@ -9,7 +9,7 @@ from flux_rewards.base import RewardFunction, RewardOptions
 from flux_rewards.data import RewardOutput, Sample
 from flux_rewards.rewards.text.words import good_and_bad
 from flux_rewards.rewards.tokens.alignment import checked_offsets, tokens_of_spans
-from flux_rewards.validation import number
+from flux_rewards.validation import number, one_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -24,12 +24,20 @@ class TokenKeywordReward(RewardFunction):
     say the same: ``sum(token_rewards) == reward * len(token_ids)``. A token that overlaps several good occurrences
     counts once.
 
+    Warning:
+        Each occurrence of a good keyword is paid, and the mean is a density: ``because because because`` scores 1.0,
+        and a sentence with one ``because`` far less, so a policy learns to repeat it and to be brief. With
+        ``occurrences="first"`` repeating a keyword earns nothing; the mean still falls with the length, so take
+        `KeywordReward` for the score of a whole response.
+
     Args:
         good: Words and phrases whose tokens are rewarded.
         bad: Words and phrases whose tokens are punished.
         good_weight: Value of a token of a good keyword.
         bad_weight: Value of a token of a bad keyword; as it is added, a penalty is negative.
         ignore_case: Whether capitals don't matter.
+        occurrences: ``"all"``: each occurrence of a good keyword is paid; ``"first"``: the first of each keyword. Bad
+            ones always count each time.
         **options: Of every reward; see `RewardFunction`.
 
     Whole words and phrases only, as for `KeywordReward`; see `Keywords`. Unlike there, each occurrence counts.
@@ -42,7 +50,7 @@ class TokenKeywordReward(RewardFunction):
 
     Raises:
         ConfigError: Both lists are empty, a keyword is blank, or one is listed twice or in both; a weight is no
-            number.
+            number; `occurrences` is neither of these.
         InputError: `token_offsets` differ from `token_ids` in number, or are no spans of the text.
 
     Does not tokenize, and does not guess offsets: a fast tokenizer gives them (``return_offsets_mapping=True``), and
@@ -67,6 +75,8 @@ class TokenKeywordReward(RewardFunction):
         good_weight: float = 1.0,
         bad_weight: float = -1.0,
         ignore_case: bool = True,
+        *,
+        occurrences: str = "all",
         **options: Unpack[RewardOptions],
     ) -> None:
         gain = number(good_weight, "good_weight", self.name) if good else 0.0
@@ -81,6 +91,7 @@ class TokenKeywordReward(RewardFunction):
         self.good_weight = good_weight
         self.bad_weight = bad_weight
         self.ignore_case = ignore_case
+        self.occurrences = one_of(occurrences, "occurrences", self.name, ("all", "first"))
 
     def compute_reward(self, sample: Sample) -> RewardOutput | None:
         """One value a token, and their mean."""
@@ -88,7 +99,7 @@ class TokenKeywordReward(RewardFunction):
         offsets = checked_offsets(sample)
         if not len(offsets):
             return None
-        good = tokens_of_spans(self._good.spans(text), offsets)
+        good = tokens_of_spans(self._good.spans(text, first_only=self.occurrences == "first"), offsets)
         bad = tokens_of_spans(self._bad.spans(text), offsets)
         values = good * float(self.good_weight) + bad * float(self.bad_weight)
         return RewardOutput(

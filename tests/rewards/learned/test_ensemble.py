@@ -58,6 +58,29 @@ def test_folds(aggregate: str, options: dict[str, Any], expected: list[float]) -
     np.testing.assert_allclose(reward.fold(scores), expected)
 
 
+@pytest.mark.parametrize(
+    ("aggregate", "options", "expected"),
+    [
+        ("mean", {}, [3, 4, 1.5, 5, NAN]),
+        ("median", {}, [2, 4, 1.5, 5, NAN]),
+        ("min", {}, [6, 4, 3, 5, NAN]),
+        ("min", {"scales": [(1, 1), (0, 2), (0, 3)]}, [2, 3, 1, 2.5, NAN]),
+        ("mean_minus_variance", {}, [3 + 14 / 3, 4, 1.5 + 2.25, 5, NAN]),
+        ("mean_minus_variance", {"penalty": 0.5, "ddof": 1}, [3 + 3.5, 4, 1.5 + 2.25, NAN, NAN]),
+    ],
+)
+def test_folds_are_careful_where_less_is_better(aggregate: str, options: dict[str, Any], expected: list[float]) -> None:
+    """The most critical member says the most, and disagreement costs; on the gradient path, too."""
+    members = [noted(key) for key in "abc"]
+    for member in members:
+        member.higher_is_better = False
+    reward = EnsembleReward(members, aggregate, **options)
+    batch = reward(ROWS)
+    assert not reward.higher_is_better
+    np.testing.assert_allclose(batch.rewards, expected)
+    np.testing.assert_allclose(reward.fold([torch.tensor(part.rewards) for part in batch.parts.values()]), expected)
+
+
 def test_disagreement_is_told() -> None:
     """The standard deviation of those that apply, and how many they are."""
     found = ensemble()(ROWS).metadata

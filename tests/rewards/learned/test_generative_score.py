@@ -9,7 +9,7 @@ import tiny_text_models as tiny
 import torch
 from tiny_vlm import library
 
-from flux_rewards import ConfigError, InputError, Sample
+from flux_rewards import ConfigError, InputError, Sample, WeightsError
 from flux_rewards.rewards.learned.generative_score import GenerativeScore
 
 SAMPLES = [
@@ -126,3 +126,31 @@ def test_bad_arguments_are_refused_at_once(parameters: dict[str, Any]) -> None:
     """Before anything is loaded."""
     with pytest.raises(ConfigError):
         reward(Path("nowhere"), **parameters)
+
+
+@pytest.mark.parametrize("closing", ["", "</s>"])
+def test_a_question_is_not_closed_before_the_answer(tmp_path: Path, closing: str) -> None:
+    """A tokenizer that ends its texts ends what is whole only; what the template writes stays."""
+    from tokenizers import processors
+
+    tokenizer = tiny.llama_tokenizer(chat=False)
+    ends = [(token, tokenizer.convert_tokens_to_ids(token)) for token in ("<s>", "</s>")]
+    closes = processors.TemplateProcessing(single="<s> $A </s>", pair="<s> $A $B </s>", special_tokens=ends)
+    tokenizer.backend_tokenizer.post_processor = closes
+    path = tiny.saved(tmp_path, "LlamaForCausalLM", tiny.decoder_config("Llama", tokenizer), tokenizer)
+    model = library.AutoModelForCausalLM.from_pretrained(path).eval()
+    assert library.AutoTokenizer.from_pretrained(path)("so")["input_ids"][-1] == tokenizer.eos_token_id
+    ids = tokenizer(f"<s>what is 2?{closing}", add_special_tokens=False)["input_ids"]
+    (answer,) = tokenizer(" 4", add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        expected = model(torch.tensor([ids])).logits[0, -1].double().log_softmax(0)[answer].item()
+    one = reward(path, template=f"{{question}}{closing}")
+    assert one([Sample("what is 2?", reference=" 4")]).rewards[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_model_that_sees_the_answer_is_refused(tmp_path: Path) -> None:
+    """A masked one knows the token that it is asked for."""
+    tokenizer = tiny.bert_tokenizer()
+    path = tiny.saved(tmp_path, "BertLMHeadModel", tiny.bert_config(tokenizer), tokenizer)
+    with pytest.raises(WeightsError, match="from left to right"):
+        reward(path, template="{question}")([Sample("2?", reference="4")])

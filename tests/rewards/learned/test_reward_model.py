@@ -206,6 +206,56 @@ def test_a_trained_model_is_read_as_it_was_trained(folder: Path, tmp_path: Path)
         reward(path)(SAMPLES)
 
 
+@pytest.mark.parametrize("trained", [None, "left", "right"])
+@pytest.mark.parametrize("template", [None, "chat"])
+def test_the_side_that_is_cut(folder: Path, tmp_path: Path, trained: Any, template: Any) -> None:
+    """As asked for, else as trained, else the beginning: with or without a template."""
+    model, tokenizer = loaded(folder)
+    path = Path(shutil.copytree(folder, tmp_path / "trained"))
+    if trained is not None:
+        RewardModelFile(TextFormat(max_length=32, cut=trained)).save(path)
+    ids = tokenizer.apply_chat_template(conversation(SAMPLES[1]))["input_ids"]
+    with torch.no_grad():
+        left, right = (model(torch.tensor([kept])).logits[0, 0].item() for kept in ([ids[0], *ids[-31:]], ids[:32]))
+    for cut, expected in (("left", left), ("right", right), (None, right if trained == "right" else left)):
+        found = reward(path, template=template, cut=cut, max_length=32)([SAMPLES[1]]).rewards[0]
+        assert found == pytest.approx(expected, abs=1e-5)
+    assert abs(left - right) > 1e-3
+
+
+def test_a_model_that_was_trained_without_prompts_needs_none(folder: Path, tmp_path: Path) -> None:
+    """Its own file says so; one that reads a prompt is asked with one."""
+    path = Path(shutil.copytree(folder, tmp_path / "trained"))
+    RewardModelFile(TextFormat("{response}{eos_token}")).save(path)
+    expected = reward(folder, template="{response}{eos_token}")(response=["good", "bad"]).rewards
+    np.testing.assert_array_equal(reward(path)(response=["good", "bad"]).rewards, expected)
+    np.testing.assert_array_equal(reward(path)(prompt=["1", "2"], response=["good", "bad"]).rewards, expected)
+    for options in ({}, {"template": "chat"}):
+        with pytest.raises(InputError, match="field 'prompt'"):
+            reward(folder, **options)(response=["good"])
+
+
+def test_the_same_text_has_the_same_score(folder: Path) -> None:
+    """To the last bit, wherever it stands in a batch: a tie is a tie."""
+    rows = [SAMPLES[3], *SAMPLES, *SAMPLES[::-1]]
+    found = reward(folder)(rows).rewards.tolist()
+    assert found == [found[4], *found[1:5], *found[4:0:-1]]
+    expected = one_by_one(folder, [conversation(sample) for sample in rows])
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_head_that_reads_the_last_position_sees_no_padding(tmp_path: Path) -> None:
+    """XLNet's: each text gets the score that it has alone."""
+    tokenizer = tiny.bert_tokenizer()
+    sizes = {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48, "num_labels": 1, "pad_token_id": 0}
+    config = library.XLNetConfig(vocab_size=len(tokenizer), **sizes)
+    path = tiny.saved(tmp_path, "XLNetForSequenceClassification", config, tokenizer)
+    texts = ["good", "a very good answer", "bad , so we think of 3"]
+    one = reward(path, template="{response}")
+    alone = [one(response=[text]).rewards[0] for text in texts]
+    np.testing.assert_allclose(one(response=texts).rewards, alone, rtol=1e-5, atol=1e-5)
+
+
 def test_a_model_without_its_head_does_not_exist(tmp_path: Path) -> None:
     """Transformers would draw one by chance, and score with it."""
     with pytest.raises(WeightsError, match=r"missing score\.weight"):
