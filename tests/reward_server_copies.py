@@ -179,5 +179,5 @@ def refused(answer: requests.Response, status: int) -> str:
     assert answer.status_code == status, answer.text
     told = answer.json()
     assert list(told) == ["error"]
-    assert not any(word in told["error"] for word in ("Traceback", "/work", "/home", "/secret", ".py", "line "))
+    assert not any(word in told["error"] for word in ("Traceback", "/srv", "/home", "/secret", ".py", "line "))
     return str(told["error"])

@@ -109,7 +109,18 @@ def test_imports_go_down(name: str) -> None:
 def test_no_trainer_is_imported_at_module_level() -> None:
     """The library imports nobody's trainer."""
     trainers = {
-        *("trl", "verl", "openrlhf", "verifiers", "flow_factory", "flow_grpo", "slime", "areal", "nemo_rl", "skyrl_gym"),
+        *(
+            "trl",
+            "verl",
+            "openrlhf",
+            "verifiers",
+            "flow_factory",
+            "flow_grpo",
+            "slime",
+            "areal",
+            "nemo_rl",
+            "skyrl_gym",
+        ),
         *("swift", "ray"),
     }
     for file in PACKAGE.rglob("*.py"):

@@ -76,6 +76,13 @@ def train_aspects(
         InputError: A pair has no aspect, or as `train_reward_model`.
 
     With `resume`, a model that is finished already is an error: train the other aspects by themselves.
+
+    Examples:
+        >>> from flux_rewards import PreferencePair
+        >>> train_aspects("Qwen/Qwen3-0.6B", [PreferencePair("2 + 2?", "4", "5")], output_dir="out")
+        Traceback (most recent call last):
+        ...
+        flux_rewards.errors.InputError: pair 0, field 'metadata.aspect': ...
     """
     parts = _by_aspect(pairs, aspect, "pairs")
     measured = None if eval_pairs is None else _by_aspect(eval_pairs, aspect, "eval_pairs")

@@ -180,7 +180,7 @@ def libraries() -> dict[str, tuple[RewardFunction, Callable[[str, str], float]]]
     """Rewards of similarity, and the calls of the libraries behind them: (response, reference) -> score."""
     import sacrebleu
     from rapidfuzz.distance import Indel, Levenshtein
-    from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped]
+    from rouge_score.rouge_scorer import RougeScorer
 
     bleu, chrf = sacrebleu.BLEU(effective_order=True), sacrebleu.CHRF(word_order=2)
     found: dict[str, tuple[RewardFunction, Callable[[str, str], float]]] = {

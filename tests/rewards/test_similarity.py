@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import sacrebleu
 from rapidfuzz import distance
-from rouge_score.rouge_scorer import RougeScorer  # type: ignore[import-untyped]
+from rouge_score.rouge_scorer import RougeScorer
 
 from flux_rewards import ConfigError, InputError, MaskErrors, MissingDependencyError, RewardFunction
 from flux_rewards.rewards.text.bleu import BLEUReward, ChrFReward

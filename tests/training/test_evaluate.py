@@ -99,7 +99,7 @@ def test_a_table_worked_by_hand() -> None:
     lengths = [len(str(one.chosen)) - len(str(one.rejected)) for one in TABLE]
     margins = [2, 0, -1, 4, 1]
     both = [[*values, *(-value for value in values)] for values in (margins, lengths)]  # either order of each pair
-    assert report.length_correlation == pytest.approx(np.corrcoef(*both)[0, 1])
+    assert report.length_correlation == pytest.approx(np.corrcoef(np.array(both))[0, 1])
 
 
 def test_the_interval_of_few_prompts_is_that_of_all_draws() -> None:

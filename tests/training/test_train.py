@@ -317,7 +317,12 @@ def test_prompts_that_were_not_found(tmp_path: Path, row: dict[str, Any], said: 
     rows = [{"chosen": "good w1", "rejected": "w2", **row}] * 3
     for held_out in (None, [PreferencePair("q", "a", "b")]):
         with pytest.raises(InputError, match=f"^3 of 3 pairs have no prompt .*{said}"):
-            train(tmp_path / "model", load_preferences(rows), held_out and PreferenceData(held_out), SHORT)
+            train(
+                tmp_path / "model",
+                load_preferences(rows),
+                None if held_out is None else PreferenceData(held_out),
+                SHORT,
+            )
     with pytest.raises(InputError, match=r"^3 of 3 eval_pairs have no prompt"):
         train(tmp_path / "model", tiny.pairs(3), load_preferences(rows), SHORT)
     assert not (tmp_path / "model").exists()

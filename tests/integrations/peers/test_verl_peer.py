@@ -262,7 +262,8 @@ def test_our_manager_shows_what_theirs_does(tokenizer: Any) -> None:
     naive = of("experimental.reward_loop.reward_manager", "get_reward_manager_cls")("naive")
     theirs = naive(None, tokenizer, adapter.compute_score_async(reward))
     ours = adapter.reward_manager(reward)(None, tokenizer)
-    for rows in (given, {**given, "reward_scores": [{}] * 4}):
+    variants: list[dict[str, Any]] = [given, {**given, "reward_scores": [{}] * 4}]
+    for rows in variants:
         told = []
         for manager in (theirs, ours):
             shown.clear()
