@@ -258,7 +258,7 @@ def test_our_manager_shows_what_theirs_does(tokenizer: Any) -> None:
         return float(sample.metadata["num_turns"])
 
     reward = FunctionReward(keep)
-    given = {"__num_turns__": [2, 3, 4, 5], "reward_scores": [{"tool": float(row)} for row in range(4)]}
+    given: dict[str, Any] = {"__num_turns__": [2, 3, 4, 5], "reward_scores": [{"tool": float(row)} for row in range(4)]}
     naive = of("experimental.reward_loop.reward_manager", "get_reward_manager_cls")("naive")
     theirs = naive(None, tokenizer, adapter.compute_score_async(reward))
     ours = adapter.reward_manager(reward)(None, tokenizer)
