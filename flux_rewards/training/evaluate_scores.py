@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flux_rewards.batching import leaves_of
-from flux_rewards.data import RewardBatch, Sample
+from flux_rewards.data import FIELDS, RewardBatch, Sample
 from flux_rewards.errors import ComputeError, FluxRewardsError, InputError
 from flux_rewards.fingerprint import Memo, fingerprint
 from flux_rewards.naming import distinct
+from flux_rewards.tree import fields_read
 from flux_rewards.validation import number, whole_number
-from flux_rewards.wrappers.cache_keys import fields_read
 from flux_rewards.wrappers.mask_errors import MaskErrors
 from flux_rewards.wrappers.wrapper import Wrapper
 
@@ -152,7 +151,8 @@ def _in_groups(pairs: Sequence[PreferencePair], seed: int) -> tuple[list[Sample]
 
 
 def _distinct(reward: RewardFunction, pairs: Sequence[PreferencePair]) -> tuple[list[Sample], Places]:
-    read = sorted({name for leaf in leaves_of(reward) for name in fields_read(leaf, None)})
+    told = fields_read(reward)
+    read = FIELDS if told.anything else sorted(told.named)
     rows: dict[bytes, int] = {}
     samples: list[Sample] = []
     places: Places = []

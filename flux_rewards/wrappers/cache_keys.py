@@ -19,7 +19,7 @@ from flux_rewards.views import Reading, any_media, view_of
 if TYPE_CHECKING:
     from flux_rewards.chunks import Chunk
 
-__all__ = ["deciding_parameters", "fields_read", "keys_of_units", "reward_digest", "settings_digest"]
+__all__ = ["deciding_fields", "deciding_parameters", "keys_of_units", "reward_digest", "settings_digest"]
 
 KEY_VERSION = 1
 """Changes with what goes into a key, or with the form of a value."""
@@ -122,12 +122,12 @@ def _of_reward_or_torch(value: Any, within: tuple[int, ...]) -> bytes | None:
     return None
 
 
-def fields_read(reward: Any, fields: Sequence[str] | None) -> tuple[str, ...]:
+def deciding_fields(reward: Any, fields: Sequence[str] | None) -> tuple[str, ...]:
     """The fields of a sample whose content decides the score.
 
     Examples:
         >>> from flux_rewards import LengthReward
-        >>> fields_read(LengthReward(target=4), ["response"])
+        >>> deciding_fields(LengthReward(target=4), ["response"])
         ('response',)
     """
     if fields is None:

@@ -17,8 +17,8 @@ from flux_rewards.errors import ComputeError, ConfigError, brief, close_match
 from flux_rewards.store import MemoryStore, SQLiteStore, Store
 from flux_rewards.validation import texts, whole_number
 from flux_rewards.wrappers.cache_keys import (
+    deciding_fields,
     deciding_parameters,
-    fields_read,
     keys_of_units,
     reward_digest,
     settings_digest,
@@ -165,7 +165,7 @@ class Cached(CallWrapper):
         # What the code closes over is looked at once: it may count its own calls there.
         digest, parameters = self._known[id(reward)]
         settings = settings_digest(reward, parameters)
-        keys = keys_of_units(digest + settings, fields_read(reward, self.fields), chunk, units)
+        keys = keys_of_units(digest + settings, deciding_fields(reward, self.fields), chunk, units)
         notes = chunk.notes.setdefault(id(self), {})
         for unit, unit_keys in zip(units, keys, strict=True):
             if unit_keys is not None:
