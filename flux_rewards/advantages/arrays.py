@@ -76,6 +76,8 @@ class Form:
         Raises:
             InputError: The value does not consist of numbers.
         """
+        if isinstance(value, (list, tuple)) and any(isinstance(entry, (str, bytes)) for entry in value):
+            raise InputError(f"{what} must be numbers, found {brief(value)}")
         try:
             if self.dtype is None:
                 return np.asarray(value.detach().cpu().double() if is_tensor(value) else value, dtype=np.float64)

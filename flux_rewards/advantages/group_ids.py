@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,8 @@ def segments_of(groups: Any, count: int, form: Form) -> Segments:
     """
     if isinstance(groups, (int, np.integer)) and not isinstance(groups, (bool, np.bool_)):
         return _runs(int(groups), count, form)
-    if groups is None or isinstance(groups, (str, bytes, bool)) or not isinstance(groups, Iterable):
+    unordered = isinstance(groups, (Mapping, AbstractSet))  # whose order is not that of the rewards
+    if groups is None or isinstance(groups, (str, bytes, bool)) or unordered or not isinstance(groups, Iterable):
         raise InputError(f"groups cannot be {brief(groups)}; {_WANTED}")
     codes, number = _codes(groups, form) if hasattr(groups, "dtype") else _by_key(list(groups))
     if len(codes) != count:

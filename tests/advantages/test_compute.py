@@ -13,7 +13,7 @@ import torch
 
 from flux_rewards import RewardBatch
 from flux_rewards.advantages import METHODS, compute_advantages, grpo
-from flux_rewards.errors import ConfigError
+from flux_rewards.errors import ConfigError, InputError
 
 NAN = math.nan
 
@@ -68,3 +68,16 @@ def test_importing_loads_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("groups", [{"b": 1, "a": 2}, {"a", "b"}])
+def test_groups_without_an_order_are_refused(groups: Any) -> None:
+    """Their ids would be taken in an order that is nobody's."""
+    with pytest.raises(InputError, match="groups cannot be"):
+        compute_advantages([1.0, 2.0], groups)
+
+
+def test_text_is_no_number() -> None:
+    """Not even where it reads like one."""
+    with pytest.raises(InputError, match="must be numbers"):
+        compute_advantages(["1", "2"], 2)

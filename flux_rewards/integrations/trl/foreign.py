@@ -40,7 +40,8 @@ class TRLReward(RewardFunction):
             ``"trl.rewards.accuracy_reward"``; a coroutine function is run on the library's own event loop.
         columns: The names by which it wants what samples have, by name: a field of `Sample`, or a key of the metadata.
             A field named here is required. Without it the reference is ``solution``, ``answer`` and ``ground_truth``,
-            the condition images are ``image`` and ``images``, and metadata go by their own names.
+            the condition images are ``images``, and ``image`` where each sample has one, and metadata go by their own
+            names.
         conversational: True: completions are lists of messages, and text becomes one; False: they are text; None: as
             the sample has them, except that the functions of ``trl.rewards`` get messages, which they require.
         scope: ``"group"`` for a function that compares the completions of a prompt: it is given one group at a time.
@@ -121,6 +122,10 @@ class TRLReward(RewardFunction):
         usual = {column: field for column, field in USUAL_COLUMNS.items() if column not in keys}
         for column, source in {**usual, **dict.fromkeys(keys), **(self.columns or {})}.items():
             values = [_value(sample, source or column) for sample in samples]
+            if column == "image" and source == "condition_images" and any(_several(value) for value in values):
+                continue  # TRL's column of that name holds one image
+            if column == "image" and source == "condition_images":
+                values = [value[0] if isinstance(value, (list, tuple)) and value else value for value in values]
             if any(value is not None for value in values):
                 given[column] = values
         for column, source in (self.columns or {}).items():
@@ -147,6 +152,10 @@ class TRLReward(RewardFunction):
         if wants_messages is False and said is not None and not isinstance(said, str):
             return sample.response_text if sample is not None else Sample(said).prompt_text
         return said
+
+
+def _several(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) > 1
 
 
 def _value(sample: Sample, source: str) -> Any:
