@@ -20,13 +20,16 @@ import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
-from flux_rewards import load_rewards
+from flux_rewards import (
+    Calibrated,
+    PreferenceData,
+    TrainedRewardModel,
+    TrainingSettings,
+    from_ratings,
+    load_rewards,
+    train_reward_model,
+)
 from flux_rewards.errors import ComputeError
-from flux_rewards.training.calibrated import Calibrated
-from flux_rewards.training.preferences_data import PreferenceData
-from flux_rewards.training.ratings import from_ratings
-from flux_rewards.training.settings import TrainingSettings
-from flux_rewards.training.train import TrainedRewardModel, train_reward_model
 
 SAMPLES = Path(__file__).parent / "gsm8k" / "samples.jsonl"
 FRESH = """
