@@ -30,9 +30,11 @@ if TYPE_CHECKING:
         InputError as InputError,
         JudgeError as JudgeError,
         MissingDependencyError as MissingDependencyError,
+        OverLimitError as OverLimitError,
         RemoteError as RemoteError,
         UnknownRewardError as UnknownRewardError,
         WeightsError as WeightsError,
+        WorkerCrashError as WorkerCrashError,
     )
     from flux_rewards.executor import Executor as Executor
     from flux_rewards.groups import (
@@ -162,11 +164,7 @@ if TYPE_CHECKING:
         Threshold as Threshold,
     )
     from flux_rewards.workers.in_process import InProcess as InProcess
-    from flux_rewards.workers.outcome import (
-        Outcome as Outcome,
-        OverLimitError as OverLimitError,
-        WorkerCrashError as WorkerCrashError,
-    )
+    from flux_rewards.workers.outcome import Outcome as Outcome
     from flux_rewards.workers.pool import KillablePool as KillablePool
     from flux_rewards.wrappers.batched import Batched as Batched
     from flux_rewards.wrappers.cached import Cached as Cached
@@ -189,7 +187,7 @@ _NAMES = {
     "flux_rewards.data": "RewardBatch RewardOutput Sample Trajectory",
     "flux_rewards.errors": (
         "ComputeError ConfigError ContractError FluxRewardsError InputError JudgeError MissingDependencyError "
-        "RemoteError UnknownRewardError WeightsError "
+        "OverLimitError RemoteError UnknownRewardError WeightsError WorkerCrashError "
     ),
     "flux_rewards.executor": "Executor",
     "flux_rewards.groups": "BestOfGroup GroupCenter GroupNormalize GroupRank LeaveOneOut",
@@ -271,7 +269,7 @@ _NAMES = {
     "flux_rewards.training.train_aspects": "TrainedAspects train_aspects",
     "flux_rewards.transforms": "Clip Map Normalize Scale Threshold",
     "flux_rewards.workers.in_process": "InProcess",
-    "flux_rewards.workers.outcome": "Outcome OverLimitError WorkerCrashError",
+    "flux_rewards.workers.outcome": "Outcome",
     "flux_rewards.workers.pool": "KillablePool",
     "flux_rewards.wrappers.batched": "Batched",
     "flux_rewards.wrappers.cached": "Cached",

@@ -10,6 +10,8 @@
     +-- ComputeError (RuntimeError)     a score that could not be computed
         +-- RemoteError                 retryable where the status says so
         +-- JudgeError                  a verdict that cannot be read
+        +-- OverLimitError              too large to be computed at all
+        +-- WorkerCrashError            a worker process that died
 
 Each is also the builtin in parentheses, so ``except ValueError`` works. All pickle.
 """
@@ -30,9 +32,11 @@ __all__ = [
     "InputError",
     "JudgeError",
     "MissingDependencyError",
+    "OverLimitError",
     "RemoteError",
     "UnknownRewardError",
     "WeightsError",
+    "WorkerCrashError",
     "brief",
     "close_match",
 ]
@@ -158,6 +162,14 @@ class JudgeError(ComputeError):
         super().__init__(message, reward=reward, index=index)
         self.problem = problem
         self.retryable = retryable
+
+
+class OverLimitError(ComputeError):
+    """A job that was refused before it ran, since its size alone says that it may never end."""
+
+
+class WorkerCrashError(ComputeError):
+    """A worker process died in the middle of a job: by a signal, by an exit, or out of memory."""
 
 
 def close_match(word: str, known: Iterable[str]) -> str:

@@ -15,11 +15,11 @@ from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, NamedTuple
 
 from flux_rewards.elsewhere import WorkerTraceback
-from flux_rewards.errors import ComputeError, ConfigError, ContractError
+from flux_rewards.errors import ComputeError, ConfigError, ContractError, WorkerCrashError
 from flux_rewards.threads import this_thread
 from flux_rewards.workers.framing import receive, send
 from flux_rewards.workers.nursery import Nursery, Worker
-from flux_rewards.workers.outcome import Outcome, WorkerCrashError
+from flux_rewards.workers.outcome import Outcome
 
 if TYPE_CHECKING:
     from flux_rewards.workers.batch import Batch

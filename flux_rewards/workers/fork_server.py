@@ -23,13 +23,14 @@ import traceback
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from flux_rewards.errors import ComputeError
+from flux_rewards.errors import ComputeError, OverLimitError
 from flux_rewards.workers import orphans
 from flux_rewards.workers.framing import readable, receive, send
-from flux_rewards.workers.outcome import OverLimitError, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from flux_rewards.workers.outcome import Status
 
 __all__ = ["COMMAND", "FORK", "OUT_OF_MEMORY", "REAP", "REPLY", "Reply", "Setup", "serve"]
 

@@ -5,19 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from flux_rewards.errors import ComputeError
-
-__all__ = ["Outcome", "OverLimitError", "Status", "WorkerCrashError"]
+__all__ = ["Outcome", "Status"]
 
 Status = Literal["ok", "error", "over_limit", "timed_out", "crashed"]
-
-
-class OverLimitError(ComputeError):
-    """A job that was refused before it ran, since its size alone says that it may never end."""
-
-
-class WorkerCrashError(ComputeError):
-    """The worker process died in the middle of a job: by a signal, by an exit, or out of memory."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flux_rewards import RewardFunction, RewardOutput, Sample
-from flux_rewards.workers.outcome import OverLimitError
+from flux_rewards.errors import OverLimitError
 
 prepared: list[str] = []
 

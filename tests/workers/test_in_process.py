@@ -20,9 +20,9 @@ from flux_rewards import (
     MaskErrors,
     Sample,
 )
+from flux_rewards.errors import WorkerCrashError
 from flux_rewards.testing import reward_checks
 from flux_rewards.workers.in_process import InProcess
-from flux_rewards.workers.outcome import WorkerCrashError
 
 
 @pytest.mark.parametrize("check", reward_checks(InProcess(LengthReward(4), timeout=60, num_workers=2)), ids=str)

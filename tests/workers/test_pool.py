@@ -16,7 +16,7 @@ from workers import jobs
 from workers.processes import children_of, left_after
 
 from flux_rewards import ComputeError, ConfigError, ContractError
-from flux_rewards.workers.outcome import OverLimitError, WorkerCrashError
+from flux_rewards.errors import OverLimitError, WorkerCrashError
 from flux_rewards.workers.pool import KillablePool
 
 LONG = 60.0

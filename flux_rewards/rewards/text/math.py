@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from flux_rewards.base import RewardFunction, RewardOptions
 from flux_rewards.data import RewardOutput, Sample
-from flux_rewards.errors import InputError, MissingDependencyError
+from flux_rewards.errors import InputError, MissingDependencyError, OverLimitError
 from flux_rewards.rewards.text.math_limits import MOST_CHARACTERS, over_limit
 from flux_rewards.rewards.text.math_reading import exact_value, final_answer, formulas_of, stated_reference
 from flux_rewards.rewards.text.math_simplified import unsimplified
@@ -18,7 +18,6 @@ from flux_rewards.rewards.text.math_verdict import Formulas, Verdict, compare, p
 from flux_rewards.rewards.text.numeric import reference_text
 from flux_rewards.shared import shared
 from flux_rewards.validation import number, whole_number
-from flux_rewards.workers.outcome import OverLimitError
 from flux_rewards.workers.pool import KillablePool, usable_cpus
 
 if TYPE_CHECKING:
