@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import itertools
 import math
 import threading
@@ -14,7 +13,7 @@ from concurrent.futures import CancelledError, Future, InvalidStateError
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from flux_rewards.contract import Scored
+from flux_rewards.contract import Scored, copied
 from flux_rewards.errors import ComputeError, ConfigError, MissingDependencyError, WeightsError
 from flux_rewards.executor import Executor
 from flux_rewards.grouping import group_keys, known_group_keys
@@ -249,7 +248,7 @@ class Batcher:
             if len(entries) == 1 or isinstance(error, common):
                 _settle(entries, error)
             else:
-                self._again(batch.undelivered)  # one of them holds what cannot even be looked at
+                self._again([*batch.blamed, *batch.undelivered])  # one of them holds what cannot even be looked at
         except BaseException as error:  # noqa: BLE001  # an author's sys.exit: whoever waits must hear of it
             failure = ComputeError(f"the reward ended with {type(error).__name__}", reward=self._reward.name)
             failure.__cause__ = error
@@ -375,8 +374,7 @@ def _moved(batch: RewardBatch, causes: Mapping[int, FluxRewardsError], rows: ran
     moved: dict[int, FluxRewardsError] = {}
     texts: dict[str, str] = {}
     for row, error in causes.items():
-        own = copy.copy(error)  # one object may stand for many rows
-        own.__cause__ = error.__cause__
+        own = copied(error)  # one object may stand for many rows
         own.index = None if error.index is None or error.index not in rows else error.index - rows.start
         texts[str(error)] = str(own)
         moved[row - rows.start] = own

@@ -24,7 +24,7 @@ from flux_rewards.transience import is_transient, retry_after
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["SETUP_ERRORS", "Rows", "Scored", "locate", "read_rows", "reason"]
+__all__ = ["SETUP_ERRORS", "Rows", "Scored", "copied", "locate", "read_rows", "reason"]
 
 SETUP_ERRORS = (ConfigError, ContractError, MissingDependencyError, WeightsError)
 """Mistakes in how a reward was set up. They would fail every sample, so they are never masked."""
@@ -67,7 +67,7 @@ class Scored(NamedTuple):
         for row in rows:
             errors[row] = f"{errors[row]} ({note})"
             if id(self.causes[row]) not in copies:
-                noted = copies[id(self.causes[row])] = _copied(self.causes[row])
+                noted = copies[id(self.causes[row])] = copied(self.causes[row])
                 noted.args = (f"{noted.args[0] if noted.args else type(noted).__name__} ({note})", *noted.args[1:])
             causes[row] = copies[id(self.causes[row])]
         return Scored(replace(self.batch, errors=errors), causes)
@@ -78,19 +78,19 @@ class Scored(NamedTuple):
         return Scored(self.batch.select(rows), causes)
 
 
-def _copied(error: FluxRewardsError) -> FluxRewardsError:
+def copied(error: FluxRewardsError) -> FluxRewardsError:
     """Another object of the same content; an author's constructor is not called again."""
-    copied = type(error).__new__(type(error))
-    copied.args = error.args
-    vars(copied).update(vars(error))
-    copied.__cause__, copied.__traceback__ = error.__cause__, error.__traceback__
-    return copied
+    other = type(error).__new__(type(error))
+    other.args = error.args
+    vars(other).update(vars(error))
+    other.__cause__, other.__traceback__ = error.__cause__, error.__traceback__
+    return other
 
 
 def locate(error: Exception, *, reward: str, index: int | None) -> FluxRewardsError:
     """The same failure as an error of the library that names the reward and the sample."""
     if isinstance(error, FluxRewardsError):
-        located = _copied(error)  # the author may raise one and the same object twice
+        located = copied(error)  # the author may raise one and the same object twice
         if error.reward not in (None, reward) or (index is not None and error.index not in (None, index)):
             located.args = (str(error),)  # from a reward that this one calls: its place is its own
             located.field, located.index = None, None

@@ -235,7 +235,7 @@ class Job:
             leaf.stats.add(stats)
             leaf.pieces.append((task.positions, scored.batch))
             self._outstanding -= 1
-        self.on_progress()
+        self._tell()
         self._end_if_done()
 
     def _look_up(self, task: Task, run: Run) -> list[Task]:
@@ -253,7 +253,7 @@ class Job:
                         leaf.twins.setdefault(position, []).append(other)
             gone = {*recalled.known, *recalled.twins}
             left = [unit for number, unit in enumerate(left) if number not in gone]
-        self.on_progress()
+        self._tell()
         with self._lock:
             leaf.recalling -= 1
             if leaf.reward.scope == "group":
@@ -298,6 +298,13 @@ class Job:
             return list(self._unstarted.values())
 
     # How it ends
+
+    def _tell(self) -> None:
+        """Whoever watches must not keep the job from ending."""
+        try:
+            self.on_progress()
+        except BaseException as error:  # noqa: BLE001  # whoever waits for the job hears of it
+            self.end(error)
 
     def _end_if_done(self) -> None:
         with self._lock:

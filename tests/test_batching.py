@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from flux_rewards import ComputeError, MaskErrors, RemoteError, RewardFunction, Sample
+from flux_rewards import ComputeError, ContractError, MaskErrors, RemoteError, RewardFunction, Sample
 from flux_rewards.batching import Batcher
 
 if TYPE_CHECKING:
@@ -85,6 +85,27 @@ class Bad(RewardFunction):
         if sample.response == "bad":
             raise ValueError("bad")
         return 1.0
+
+
+class AuthorsError(ComputeError):
+    """An error of an author's own, whose constructor wants more than a message."""
+
+    def __init__(self, what: str, code: int) -> None:
+        super().__init__(f"{what} ({code})")
+
+
+class Chunks(RewardFunction):
+    """Two samples a call; a call with "bad" fails whole, one with "wrong" breaks the contract."""
+
+    required_fields = ("response",)
+    optional_fields = ()
+    batch_size = 2
+
+    def compute_rewards(self, samples: Sequence[Sample]) -> Any:
+        said = [sample.response for sample in samples]
+        if "bad" in said:
+            raise ValueError("bad")
+        return [1.0] * (len(said) + ("wrong" in said))
 
 
 @pytest.fixture
@@ -174,3 +195,21 @@ def test_too_many_failures_of_one_request_are_its_own(batchers: list[Batcher]) -
     with pytest.raises(ComputeError, match="1 of 1 samples failed"):
         bad.result(LIMIT)
     assert good.result(LIMIT).batch.rewards.tolist() == [1.0]
+
+
+def test_an_authors_own_error_reaches_its_requests(batchers: list[Batcher]) -> None:
+    """It is copied without its constructor, whatever that wants."""
+    reward = WholeBatch(AuthorsError("broken", 7))
+    for future in together(batchers, reward, "bad", "bad"):
+        (cause,) = future.result(LIMIT).causes.values()
+        assert isinstance(cause, AuthorsError)
+        assert "broken (7)" in str(cause)
+
+
+def test_nobody_is_forgotten_where_one_call_fails_and_the_next_breaks_its_contract(batchers: list[Batcher]) -> None:
+    """Each is scored by itself, also those that the first call was for."""
+    bad, one, wrong, other = together(batchers, Chunks(), "bad", "a", "wrong", "b")
+    assert [future.result(LIMIT).batch.rewards.tolist() for future in (one, other)] == [[1.0]] * 2
+    assert bad.result(LIMIT).batch.errors == {0: "ValueError: bad"}
+    with pytest.raises(ContractError):
+        wrong.result(LIMIT)

@@ -21,6 +21,7 @@ from flux_rewards import (
     ConfigError,
     ContractError,
     Executor,
+    FunctionReward,
     Gate,
     GroupRank,
     InputError,
@@ -527,3 +528,15 @@ def test_many_trees_share_leaves_nested_calls_and_small_pools() -> None:
         executor.close()
     for leaf in leaves:
         assert leaf.most <= leaf.num_workers
+
+
+def test_a_watcher_that_fails_ends_the_call() -> None:
+    """Its error is the call's: whoever waits does not wait for ever."""
+
+    def watch() -> None:
+        raise ValueError("the watcher failed")
+
+    with Executor() as executor:
+        pending = executor.submit(FunctionReward(lambda _: 1.0), [Sample("q")], on_progress=watch)
+        with pytest.raises(ValueError, match="the watcher failed"):
+            pending.result(timeout=30)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -187,10 +186,8 @@ def test_bodies_are_bounded_together() -> None:
 
 def test_texts_of_no_length_fill_no_memory() -> None:
     """A few bytes ask for ten thousand million texts."""
-    began = time.monotonic()
     with pytest.raises(NotPlain, match="no length"):
         from_plain({"array": ["<U0", [10**10], {"bytes": ""}]})
-    assert time.monotonic() - began < LIMIT
 
 
 def test_a_reference_is_media_through_a_video_too() -> None:

@@ -7,9 +7,9 @@ import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from flux_rewards.batching import leaves_of
 from flux_rewards.errors import ConfigError, ContractError
 from flux_rewards.integrations.importing import imported
+from flux_rewards.tree import fields_read
 
 if TYPE_CHECKING:
     from flux_rewards.contract import Scored
@@ -176,9 +176,7 @@ def _listed(value: Any) -> Any:
 
 
 def _reads_offsets(scoring: VerlScoring) -> bool:
-    return any(
-        "token_offsets" in (*leaf.required_fields, *(leaf.optional_fields or ())) for leaf in leaves_of(scoring.reward)
-    )
+    return "token_offsets" in fields_read(scoring.reward).named
 
 
 def _as_dict(told: dict[str, float] | float) -> dict[str, float]:
