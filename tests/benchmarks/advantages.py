@@ -64,7 +64,7 @@ def contenders(rewards: Any, ids: Any) -> dict[str, Callable[[], Any]]:
             0
         ][:, 0]
     runs["rank"] = lambda: rank(rewards, numbers)
-    runs["gdpo of 3 parts"] = lambda: gdpo(np.stack([rewards, -rewards, rewards**2], axis=1), numbers)
+    runs["gdpo of 3 parts"] = lambda: gdpo(np.stack([rewards, -rewards, rewards**2], axis=1), numbers, [1.0] * 3)
     return runs
 
 
